@@ -1,0 +1,58 @@
+"""How to choose what to try next: controllers that propose architectures and learn from their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from controllers.base import Controller, Options, Outcome, Problem, Suggestion
+from controllers.evolution import Evolution
+from controllers.ppo import PPO
+from controllers.random import RandomSearch
+from controllers.reinforce import Reinforce
+from search_space import Architecture, InputError, SearchSpace
+
+_CONTROLLERS: dict[str, type[Controller[Any]]] = {
+    "evolution": Evolution,
+    "ppo": PPO,
+    "random": RandomSearch,
+    "reinforce": Reinforce,
+}
+NAMES = tuple(_CONTROLLERS)
+
+__all__ = ["NAMES", "Controller", "Options", "Outcome", "Problem", "Suggestion", "create"]
+
+
+def create(
+    name: str,
+    space: SearchSpace,
+    *,
+    objective: Callable[[float, float], float],
+    cost: Callable[[Architecture], float],
+    seed: int,
+    **options: float,
+) -> Controller[Any]:
+    """Build a controller by name.
+
+    Args:
+        name: One of `NAMES`.
+        space: The search space.
+        objective: (accuracy in [0, 1], cost) -> reward.
+        cost: Architecture -> cost, known without training it.
+        seed: Of everything random in the controller, at least 0.
+        **options: The controller's own options; see its options class.
+
+    Raises:
+        InputError: An unknown name or option, or a value of the wrong type or out of range.
+    """
+    if name not in _CONTROLLERS:
+        raise InputError(f"controller: {name!r} is not one of {', '.join(NAMES)}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
+    kind = _CONTROLLERS[name]
+    valid = [spec.name for spec in fields(kind.options_type)]
+    for given in options:
+        if given not in valid:
+            raise InputError(f"{given}: no option of {name}, which has {', '.join(valid) or 'none'}")
+    return kind(Problem(space, objective, cost), kind.options_type(**options), seed)

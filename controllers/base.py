@@ -1,0 +1,181 @@
+"""What every controller shares: ask/tell, its options, and the memory from which it recommends an architecture."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from search_space import Architecture, InputError, SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One architecture to measure, as the choice taken at every decision of the space.
+
+    Attributes:
+        actions: Index of the chosen alternative, one per decision.
+        log_prob: Log-probability (nats) under the policy that made it; 0 for controllers without a policy.
+        policy_version: Number of updates the policy had seen when it made it.
+    """
+
+    actions: tuple[int, ...]
+    log_prob: float = 0.0
+    policy_version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a suggestion: a finite reward, or a failure with its reason.
+
+    Raises:
+        InputError: Neither or both of reward and failure are given, or a number is NaN or infinite.
+    """
+
+    suggestion: Suggestion
+    reward: float | None = None
+    accuracy: float | None = None
+    cost: float | None = None
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.reward is None) == (self.failure is None):
+            raise InputError("an outcome has either a reward or a failure, not both and not neither")
+        for name in ("reward", "accuracy", "cost"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"{name}: {value} is not a finite number; report the child as a failure")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is searched: the space, the reward, and the deployed network's cost, which is known without training.
+
+    Attributes:
+        space: The search space.
+        objective: (accuracy in [0, 1], cost) -> reward.
+        cost: Architecture -> cost, in the unit the objective expects (multiply-adds, say).
+    """
+
+    space: SearchSpace
+    objective: Callable[[float, float], float]
+    cost: Callable[[Architecture], float]
+
+
+def option(default: float, low: float, high: float = math.inf) -> Any:
+    """A field of `Options`: its default, whose type it must have, and its inclusive bounds."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Base of a controller's options, declared with `option`.
+
+    Raises:
+        InputError: A value has the wrong type or lies outside its bounds.
+    """
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            value, low, high = getattr(self, spec.name), spec.metadata["low"], spec.metadata["high"]
+            whole = isinstance(spec.default, int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise InputError(f"{spec.name}: expected {'an integer' if whole else 'a number'}, got {value!r}")
+            if not (low <= value <= high and math.isfinite(value)):
+                raise InputError(f"{spec.name}: {value} is outside [{low}, {high}]")
+
+
+class Memory:
+    """The rewards observed so far, averaged per distinct network.
+
+    Repeated children of one network are draws of the same noisy quantity, so their mean counts, not the luckiest.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._rewards: dict[str, tuple[tuple[int, ...], list[float]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rewards)
+
+    def add(self, actions: Sequence[int], reward: float) -> None:
+        """Add one child's reward."""
+        key = self._space.decode(actions).key()
+        self._rewards.setdefault(key, (tuple(actions), []))[1].append(reward)
+
+    def top(self, k: int) -> list[tuple[int, ...]]:
+        """Actions of the `k` networks with the best mean reward, best first; the first seen wins a tie."""
+        ranked = sorted(self._rewards.values(), key=lambda entry: -sum(entry[1]) / len(entry[1]))
+        return [actions for actions, _ in ranked[:k]]
+
+    def state(self) -> list[tuple[list[int], list[float]]]:
+        """The content in plain lists."""
+        return [(list(actions), list(rewards)) for actions, rewards in self._rewards.values()]
+
+    def restore(self, state: Iterable[tuple[list[int], list[float]]]) -> None:
+        """Replace the content with that of `state`."""
+        self._rewards = {}
+        for actions, rewards in state:
+            for reward in rewards:
+                self.add(actions, reward)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Controller(ABC, Generic[OptionsT]):
+    """Proposes architectures and learns from what became of them.
+
+    `ask` never waits: outcomes may come late, out of order, in batches of any size, never, or for suggestions that
+    another process made. `ask` changes nothing that was learned, and `ask(2)` is `ask(1)` twice. Equal seeds and equal
+    calls give equal suggestions.
+    """
+
+    options_type: ClassVar[type[Options]] = Options
+
+    def __init__(self, problem: Problem, options: OptionsT, seed: int) -> None:
+        self.problem = problem
+        self.space = problem.space
+        self.options = options
+        self.rng = np.random.default_rng(seed)
+        self.memory = Memory(problem.space)
+
+    def ask(self, n: int = 1) -> list[Suggestion]:
+        """Return `n` suggestions."""
+        return [self._suggest() for _ in range(n)]
+
+    def tell(self, outcomes: Iterable[Outcome]) -> None:
+        """Learn from outcomes, in the order given."""
+        for outcome in outcomes:
+            if outcome.reward is not None:
+                self.memory.add(outcome.suggestion.actions, outcome.reward)
+            self._learn(outcome)
+
+    def recommend(self) -> Architecture | None:
+        """The architecture to hand over: the best mean reward observed; None before any success."""
+        best = self.memory.top(1)
+        return self.space.decode(best[0]) if best else None
+
+    def pop_diagnostics(self) -> dict[str, float]:
+        """Figures of the policy update since the last call; empty if there was none."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next `ask` and `tell` depend on, as tensors and plain Python values."""
+        return {"rng": self.rng.bit_generator.state, "memory": self.memory.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where the controller that wrote `state` stood."""
+        self.rng.bit_generator.state = state["rng"]
+        self.memory.restore(state["memory"])
+
+    @abstractmethod
+    def _suggest(self) -> Suggestion:
+        """Make one suggestion; only the random stream and the record of what is under way may change."""
+
+    def _learn(self, outcome: Outcome) -> None:
+        """Learn from one outcome, which `memory` already holds."""

@@ -1,0 +1,241 @@
+"""The autoregressive LSTM policy over decisions, and the common ground of the controllers that train it.
+
+As in NASNet (Zoph et al. 2018, arXiv 1707.07012, section 3 and appendix) and MnasNet (arXiv 1807.11626, section 4.3),
+a one-layer LSTM reads the previous choice and a softmax per decision gives the next; weights start uniform in +-0.1.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from controllers.base import Controller, Options, Outcome, Problem, Suggestion, option
+from search_space import Architecture, SearchSpace
+
+_INIT_RANGE = 0.1
+
+_SHORTLIST = 50
+"""One network in so many is shortlisted for recommendation."""
+
+_State = tuple[Tensor, Tensor]
+"""The LSTM's hidden and cell state, each batch x hidden."""
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Run torch on one thread, then as before: on tensors this small, threads cost far more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class LSTMPolicy(nn.Module):
+    """p(actions) as a product over decisions of p(action | earlier actions).
+
+    A decision without effect (see `SearchSpace.active`) is not drawn: its action is 0, it adds nothing to log-prob and
+    entropy, and the next decision reads zeros in its place.
+    """
+
+    valid: Tensor
+    offsets: Tensor
+
+    def __init__(self, space: SearchSpace, hidden_size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self._space = space
+        sizes = torch.tensor([len(decision.choices) for decision in space.decisions])
+        widest = int(sizes.max())
+        self.start = nn.Parameter(torch.empty(hidden_size))
+        self.embedding = nn.Parameter(torch.empty(int(sizes.sum()), hidden_size))
+        # Without data at first: nn's own initialisation would draw from the global random stream.
+        self.cell = nn.LSTMCell(hidden_size, hidden_size, device="meta").to_empty(device="cpu")
+        self.head = nn.Parameter(torch.empty(len(sizes), hidden_size, widest))
+        self.bias = nn.Parameter(torch.empty(len(sizes), widest))
+        self.register_buffer("valid", torch.arange(widest) < sizes[:, None], persistent=False)
+        self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.uniform_(-_INIT_RANGE, _INIT_RANGE, generator=generator)
+
+    def _step(self, decision: int, inputs: Tensor, state: _State) -> tuple[Tensor, _State]:
+        """Log-probabilities (batch x choices) of one decision, and the LSTM's new state."""
+        hidden, memory = self.cell(inputs, state)
+        logits = torch.addmm(self.bias[decision], hidden, self.head[decision])
+        logits = logits.masked_fill(~self.valid[decision], -torch.inf)
+        return logits.log_softmax(-1), (hidden, memory)
+
+    def _initial(self, batch: int) -> tuple[Tensor, _State]:
+        zeros = torch.zeros(batch, len(self.start))
+        return self.start.expand(batch, -1), (zeros, zeros)
+
+    @torch.no_grad()
+    def sample(self, rng: np.random.Generator) -> tuple[tuple[int, ...], float]:
+        """Draw actions, one per decision, and their log-probability in nats."""
+        inputs, state = self._initial(1)
+        actions, total = [0] * len(self.offsets), 0.0
+        for decision, uniform in enumerate(rng.random(len(actions)).tolist()):
+            log_probs, state = self._step(decision, inputs, state)
+            if not self._space.active(actions)[decision]:  # decided by the earlier actions alone
+                inputs = torch.zeros_like(inputs)
+                continue
+            row = log_probs[0].tolist()
+            cumulated = np.cumsum(np.exp(row))
+            action = int((uniform * cumulated[-1] >= cumulated).sum())
+            actions[decision], total = action, total + row[action]
+            inputs = self.embedding[int(self.offsets[decision]) + action][None]
+        return tuple(actions), total
+
+    def evaluate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy of given actions.
+
+        Args:
+            actions: batch x decisions.
+
+        Returns:
+            Log-probability (batch), and the entropy of the active decisions summed along each sequence (batch), nats.
+        """
+        active = torch.tensor([self._space.active(row) for row in actions.tolist()])
+        inputs, state = self._initial(len(actions))
+        log_prob, entropy = torch.zeros(2, len(actions))
+        for decision in range(actions.shape[1]):
+            log_probs, state = self._step(decision, inputs, state)
+            chosen, on = actions[:, decision], active[:, decision]
+            log_prob = log_prob + on * log_probs.gather(1, chosen[:, None])[:, 0]
+            finite = log_probs.masked_fill(~self.valid[decision], 0.0)
+            entropy = entropy - on * (finite.exp() * finite * self.valid[decision]).sum(-1)
+            inputs = on[:, None] * self.embedding[self.offsets[decision] + chosen]
+        return log_prob, entropy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions(Options):
+    """Options of the policy-gradient controllers.
+
+    Attributes:
+        lr: Adam's learning rate.
+        ent_coef: Weight of the entropy bonus; 0 gives none.
+        batch_size: Outcomes per update.
+        max_grad_norm: Gradients with a larger norm are scaled down to it.
+        hidden_size: Units of the LSTM.
+        imitation_coef: Weight of imitating the best networks so far; 0 gives none.
+        imitation_size: How many of the best networks are imitated.
+    """
+
+    lr: float = option(0.02, low=1e-9, high=10.0)
+    ent_coef: float = option(0.1, low=0.0)
+    batch_size: int = option(10, low=2)
+    max_grad_norm: float = option(1.0, low=1e-9)
+    hidden_size: int = option(64, low=1)
+    imitation_coef: float = option(0.3, low=0.0)
+    imitation_size: int = option(10, low=1)
+
+
+PolicyOptionsT = TypeVar("PolicyOptionsT", bound=PolicyOptions)
+
+
+class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
+    """Samples from an LSTM policy and updates it each time `batch_size` outcomes have arrived, whoever made them.
+
+    The loss is that of the subclass on the batch, less an entropy bonus, less `imitation_coef` times the mean
+    log-probability of the best networks so far (priority queue training, Abolafia et al. 2018, arXiv 1801.03526,
+    section 3.3), which keeps what few good children taught from being forgotten.
+    """
+
+    def __init__(self, problem: Problem, options: PolicyOptionsT, seed: int) -> None:
+        super().__init__(problem, options, seed)
+        self.policy = LSTMPolicy(problem.space, options.hidden_size, torch.Generator().manual_seed(seed))
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=options.lr, eps=1e-5)
+        self._version = 0
+        self._batch: list[tuple[tuple[int, ...], float, float]] = []
+        self._diagnostics: dict[str, float] = {}
+
+    @abstractmethod
+    def _update(self, actions: Tensor, old_log_prob: Tensor, advantage: Tensor) -> dict[str, float]:
+        """Train on one batch (batch x decisions; batch; batch), by calls of `_descend`; return diagnostics."""
+
+    def _suggest(self) -> Suggestion:
+        with single_threaded():
+            actions, log_prob = self.policy.sample(self.rng)
+        return Suggestion(actions, log_prob, self._version)
+
+    def _learn(self, outcome: Outcome) -> None:
+        reward = -np.inf if outcome.reward is None else outcome.reward
+        self._batch.append((outcome.suggestion.actions, outcome.suggestion.log_prob, reward))
+        if len(self._batch) < self.options.batch_size:
+            return
+        actions, log_probs, rewards = zip(*self._batch, strict=True)
+        self._batch = []
+        with single_threaded():
+            diagnostics = self._update(torch.tensor(actions), torch.tensor(log_probs), rank_advantage(rewards))
+        self._version += 1
+        self._diagnostics = diagnostics | {"policy_version": float(self._version)}
+
+    def recommend(self) -> Architecture | None:
+        """The network that the policy likes best among the best 2% observed; None before any success.
+
+        The more children, the luckier the best of them, while the policy has averaged over all of their noise.
+        """
+        shortlist = self.memory.top(max(1, len(self.memory) // _SHORTLIST))
+        if not shortlist:
+            return None
+        with single_threaded(), torch.no_grad():
+            log_prob, _ = self.policy.evaluate(torch.tensor(shortlist))
+        return self.space.decode(shortlist[int(log_prob.argmax())])
+
+    def _descend(self, loss: Tensor, entropy: Tensor) -> dict[str, float]:
+        """One optimiser step on `loss` with the entropy bonus (entropy: batch) and the imitation term."""
+        loss = loss - self.options.ent_coef * entropy.mean()
+        elite = self.memory.top(self.options.imitation_size)
+        if elite and self.options.imitation_coef > 0:
+            loss = loss - self.options.imitation_coef * self.policy.evaluate(torch.tensor(elite))[0].mean()
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        norm = clip_grad_norm_(self.policy.parameters(), self.options.max_grad_norm)
+        self.optimizer.step()
+        return {"entropy": float(entropy.mean().detach()), "grad_norm": float(norm)}
+
+    def pop_diagnostics(self) -> dict[str, float]:
+        """See `Controller.pop_diagnostics`."""
+        diagnostics, self._diagnostics = self._diagnostics, {}
+        return diagnostics
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Controller.state_dict`."""
+        return super().state_dict() | {
+            "policy": {name: value.clone() for name, value in self.policy.state_dict().items()},
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "version": self._version,
+            "batch": [(list(actions), log_prob, reward) for actions, log_prob, reward in self._batch],
+            "diagnostics": dict(self._diagnostics),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Controller.load_state_dict`."""
+        super().load_state_dict(state)
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._version = state["version"]
+        self._batch = [(tuple(actions), log_prob, reward) for actions, log_prob, reward in state["batch"]]
+        self._diagnostics = dict(state["diagnostics"])
+
+
+def rank_advantage(rewards: Sequence[float]) -> Tensor:
+    """Advantages (batch) from the ranks of a batch's rewards: mean 0, and variance 1 for a large batch without ties.
+
+    Ranks depend on neither the scale of the rewards nor on outliers, and a failure, as minus infinity, is simply
+    last (fitness shaping, Wierstra et al. 2014, JMLR 15, section 3.1). Equal rewards share their mean rank.
+    """
+    values = np.asarray(rewards)
+    above, below = values[:, None] > values[None], values[:, None] < values[None]
+    return torch.tensor((above.mean(1) - below.mean(1)) * np.sqrt(3), dtype=torch.float32)

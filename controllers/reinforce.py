@@ -1,0 +1,31 @@
+"""REINFORCE (Williams 1992) of the LSTM policy, as in the first NAS controllers (Zoph & Le 2017, arXiv 1611.01578)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from controllers.base import Options, option
+from controllers.policy import PolicyController, PolicyOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ReinforceOptions(PolicyOptions):
+    """Options of `Reinforce`: those of `PolicyOptions`, with defaults for a single step per batch."""
+
+    lr: float = option(0.03, low=1e-9, high=10.0)
+    ent_coef: float = option(0.2, low=0.0)
+    imitation_coef: float = option(0.6, low=0.0)
+
+
+class Reinforce(PolicyController[ReinforceOptions]):
+    """One plain policy-gradient step per batch; outcomes of older policies count as if they were fresh."""
+
+    options_type: ClassVar[type[Options]] = ReinforceOptions
+
+    def _update(self, actions: Tensor, old_log_prob: Tensor, advantage: Tensor) -> dict[str, float]:
+        log_prob, entropy = self.policy.evaluate(actions)
+        figures = self._descend(-(log_prob * advantage).mean(), entropy)
+        return figures | {"approx_kl": float((old_log_prob - log_prob).mean().detach())}

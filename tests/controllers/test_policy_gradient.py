@@ -1,0 +1,151 @@
+"""PPO and REINFORCE: they learn, by their options, from late, foreign and failed outcomes as well."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import controllers
+from controllers import Outcome, Suggestion
+from search_space import InputError, SearchSpace, load_space
+
+LEARNERS = ("ppo", "reinforce")
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return load_space("nas-bench-macro")
+
+
+def build(name: str, space: SearchSpace, seed: int = 0, **options):
+    return controllers.create(
+        name, space, objective=lambda accuracy, cost: accuracy, cost=lambda network: 1.0, seed=seed, **options
+    )
+
+
+def reward_of(suggestion: Suggestion) -> float:
+    return sum(suggestion.actions) / 16
+
+
+def weights(controller) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in controller.policy.parameters()])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_learns_where_random_search_does_not(name, space):
+    def late_mean(kind: str, seed: int) -> float:
+        controller, rng = build(kind, space, seed), np.random.default_rng(seed)
+        rewards = []
+        for _ in range(150):
+            (suggestion,) = controller.ask()
+            rewards.append(reward_of(suggestion))
+            controller.tell([Outcome(suggestion, reward=rewards[-1] + rng.normal(0, 0.05))])
+        return float(np.mean(rewards[-50:]))
+
+    learned, uniform = ([late_mean(kind, seed) for seed in range(3)] for kind in (name, "random"))
+    # One uniform reward has a standard deviation of sqrt(8 * 2/3) / 16 = 0.144, the mean of 3 * 50 of them 0.012.
+    assert np.mean(learned) > np.mean(uniform) + 10 * 0.012
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_it_learns_to_avoid_failures(name, space):
+    controller = build(name, space)
+    failed = []
+    for _ in range(200):
+        (suggestion,) = controller.ask()
+        failed.append(suggestion.actions[0] == 2)
+        controller.tell(
+            [Outcome(suggestion, failure="out of memory") if failed[-1] else Outcome(suggestion, reward=0.5)]
+        )
+    # A uniform policy fails in 50/3 of 50 children, standard deviation 3.3; equal rewards teach nothing else.
+    assert sum(failed[-50:]) < 50 / 3 - 3 * 3.3
+    assert torch.isfinite(weights(controller)).all()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_policy_changes_with_every_full_batch_and_never_by_asking(name, space):
+    controller = build(name, space, batch_size=4)
+    start = weights(controller)
+    suggestions = controller.ask(4)
+    controller.tell([Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in suggestions[:3]])
+    assert torch.equal(weights(controller), start)
+    controller.tell([Outcome(suggestions[3], failure="killed")])
+    assert not torch.equal(weights(controller), start)
+    assert [suggestion.policy_version for suggestion in suggestions + controller.ask()] == [0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_records_of_a_quite_different_policy_do_not_explode(name, space):
+    controller, rng = build(name, space), np.random.default_rng(0)
+    foreign = [Suggestion(space.sample_actions(rng), log_prob=-2000.0 * (i % 2)) for i in range(40)]
+    controller.tell([Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in foreign])
+    assert torch.isfinite(weights(controller)).all()
+    assert np.isfinite(controller.ask()[0].log_prob)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_diagnostics_of_an_update_are_read_once(name, space):
+    controller = build(name, space, batch_size=4)
+    assert controller.pop_diagnostics() == {}
+    controller.tell([Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in controller.ask(4)])
+    figures = controller.pop_diagnostics()
+    assert {"entropy", "approx_kl", "grad_norm", "policy_version"} <= figures.keys()
+    assert ("clipfrac" in figures) == (name == "ppo")
+    assert figures["policy_version"] == 1.0
+    assert 0.0 < figures["entropy"] <= 8 * np.log(3)
+    assert all(isinstance(value, float) and np.isfinite(value) for value in figures.values())
+    assert controller.pop_diagnostics() == {}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_recommendation_is_the_policys_choice_among_the_best_observed(name, space):
+    controller, rng = build(name, space), np.random.default_rng(0)
+    observed = sorted({space.sample_actions(rng) for _ in range(300)}, key=lambda actions: rng.random())
+    controller.tell([Outcome(Suggestion(actions), reward=i / 300) for i, actions in enumerate(observed)])
+    shortlist = observed[-(len(observed) // 50) :]
+    log_prob, _ = controller.policy.evaluate(torch.tensor(shortlist))
+    assert controller.recommend() == space.decode(shortlist[int(log_prob.argmax())])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_imitation_can_be_switched_off(name, space):
+    controllers_ = [build(name, space, imitation_coef=coef) for coef in (0.0, 1.0)]
+    for controller in controllers_:
+        controller.tell([Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in controller.ask(10)])
+    assert not torch.equal(*map(weights, controllers_))
+
+
+def test_an_update_is_fast_and_leaves_the_threads_of_torch_as_they_were(space):
+    threads = torch.get_num_threads()
+    controller = build("ppo", load_space("accel-nasbench"))
+    seconds = []
+    for _ in range(3):
+        outcomes = [Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in controller.ask(10)]
+        start = time.perf_counter()
+        controller.tell(outcomes)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.2
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("lr", 0.0),
+        ("lr", "fast"),
+        ("lr", float("nan")),
+        ("clip_coef", -0.1),
+        ("ent_coef", float("inf")),
+        ("batch_size", 1),
+        ("batch_size", 10.0),
+        ("update_epochs", True),
+        ("hidden_size", 0),
+        ("max_grad_norm", None),
+    ],
+)
+def test_option_values_are_checked(option, value, space):
+    with pytest.raises(InputError, match=option):
+        build("ppo", space, **{option: value})
