@@ -1,0 +1,335 @@
+"""Image data: built-in digits, a folder tree or arrays; packed once per host and mapped by every worker."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from errno import ENOSPC
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from search_space.errors import DataError
+
+if TYPE_CHECKING:
+    from nas.recipe import Data
+
+Pixels = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+
+DEFAULT_HOLDOUT = 0.2
+EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+PACK_FORMAT = "1"  # change it whenever the same source would pack to other bytes
+CHUNK = 256  # images decoded between two writes
+STATS_SAMPLE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Labelled square images, and which of them train a network and which measure it.
+
+    Attributes:
+        images: N x R x R x 3 uint8, RGB, a read-only memory map shared by all processes of the host.
+        labels: N class indices.
+        train: Rows of the training images; every leading part of it holds the classes in proportion.
+        val: Rows of the reward images, disjoint from `train`.
+        classes: Class names, by index.
+    """
+
+    images: Pixels
+    labels: Rows
+    train: Rows
+    val: Rows
+    classes: tuple[str, ...]
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images in pixels."""
+        return int(self.images.shape[1])
+
+    @cached_property
+    def mean_std(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation of each channel, in grey levels of 0 to 255, over a sample of the training images."""
+        total, square, sample = np.zeros(3), np.zeros(3), np.sort(self.train[:STATS_SAMPLE])
+        for start in range(0, len(sample), CHUNK):
+            part = self.images[sample[start : start + CHUNK]].reshape(-1, 3)
+            total += part.sum(axis=0, dtype=np.float64)
+            square += np.square(part, dtype=np.float32).sum(axis=0, dtype=np.float64)
+        pixels = len(sample) * self.resolution**2
+        mean = total / pixels
+        return mean, np.sqrt(np.maximum(square / pixels - mean**2, 1.0))
+
+    def subset(self, share: float) -> ImageData:
+        """Keep a stratified share of the training images, at least one of each class, and all reward images."""
+        return replace(self, train=self.train[: max(round(share * len(self.train)), len(self.classes))])
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """What a source holds, known without decoding it: the training images, then the reward images if it has its own."""
+
+    name: str
+    classes: tuple[str, ...]
+    train_labels: Rows
+    val_labels: Rows | None
+    fingerprint: str
+    images: Callable[[], Iterable[str | Pixels]]
+
+
+def load(data: Data, resolution: int, seed: int) -> ImageData:
+    """Open the images of a recipe, packing them first where no process of this host has done so.
+
+    Args:
+        data: Source and hold-out.
+        resolution: Side of the square every image is resized and centre-cropped to, in pixels.
+        seed: The study's; it draws the hold-out and the order of the training images, not the packed file.
+
+    Raises:
+        DataError: The source is missing, empty, unreadable or too small for the hold-out, or the cache can't hold it.
+    """
+    source = _source(data)
+    train, val = _split(source, data.holdout, np.random.default_rng(seed))
+    labels = source.train_labels if source.val_labels is None else np.append(source.train_labels, source.val_labels)
+    images = _mapped(source, (len(labels), resolution, resolution, 3))
+    return ImageData(images, labels, train, val, source.classes)
+
+
+def cache_dir() -> Path:
+    """Where packed images are kept: `$BASELINE_NAS_CACHE`, else the user's cache folder."""
+    if named := os.environ.get("BASELINE_NAS_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "baseline-nas"
+
+
+def _source(data: Data) -> _Source:
+    if data.source == "digits":
+        source = _digits()
+    elif (path := Path(data.source).expanduser()).is_dir():
+        source = _folder(path, data.holdout)
+    elif not path.exists():
+        raise DataError(f"data.source: {path} does not exist")
+    elif path.suffix == ".npz":
+        source = _arrays(path, data.holdout)
+    else:
+        raise DataError(f"data.source: {path} is neither a folder nor an .npz file")
+    if len(source.classes) < 2:
+        raise DataError(f"{source.name}: only one class ({source.classes[0]}); a classifier needs at least two")
+    if data.holdout == "val" and source.val_labels is None:
+        raise DataError(f"data.holdout: {source.name} has no val images of its own")
+    return source
+
+
+def _digits() -> _Source:
+    """The 1,797 digits of scikit-learn, 8 x 8, less a fixed fifth that is the test set and never seen by a search."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    labels: Rows = bunch.target.astype(np.int64)
+    searched = np.sort(_spread(labels, np.random.default_rng(0))[: round(0.8 * len(labels))])
+    images: Pixels = np.rint(bunch.images[searched] * (255 / 16)).astype(np.uint8)
+    fingerprint = hashlib.sha256(images.tobytes()).hexdigest()
+    return _Source("digits", tuple("0123456789"), labels[searched], None, fingerprint, lambda: images)
+
+
+def _folder(root: Path, holdout: str | float | None) -> _Source:
+    """A tree `root/train/<class>/*`, with reward images from `root/val/<class>/*` where the hold-out asks for them."""
+    if not (root / "train").is_dir():
+        raise DataError(f"{root}: no train/ folder in it")
+    with_val = holdout == "val" or (holdout is None and (root / "val").is_dir())
+    if with_val and not (root / "val").is_dir():
+        raise DataError(f"data.holdout: {root} has no val/ folder")
+    digest = hashlib.sha256(os.fsencode(root.resolve()))  # unpacked archives may share names, sizes and times
+    splits = {split: _scan(root / split, digest) for split in (("train", "val") if with_val else ("train",))}
+    classes = tuple(splits["train"])
+    if with_val and tuple(splits["val"]) != classes:
+        odd = ", ".join(sorted(set(classes) ^ set(splits["val"]))[:3])
+        raise DataError(f"{root}: the classes of val/ differ from those of train/ ({odd})")
+
+    def labels(split: str) -> Rows:
+        return np.repeat(np.arange(len(classes)), [len(files) for files in splits[split].values()])
+
+    files = [file for split in splits.values() for found in split.values() for file in found]
+    val = labels("val") if with_val else None
+    return _Source(str(root), classes, labels("train"), val, digest.hexdigest(), lambda: files)
+
+
+def _scan(folder: Path, digest: hashlib._Hash) -> dict[str, list[str]]:
+    """List the image files of each class folder, sorted, and add names, sizes and times to the digest."""
+    found: dict[str, list[str]] = {}
+    try:
+        for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."):
+            entries = [entry for entry in os.scandir(folder / name) if _is_image(entry)]
+            for entry in sorted(entries, key=lambda e: e.name):
+                stat = entry.stat()
+                line = f"{folder.name}/{name}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+                digest.update(os.fsencode(line))
+                found.setdefault(name, []).append(entry.path)
+            if name not in found:
+                raise DataError(f"{folder / name}: no images in this class folder")
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: {error.strerror}") from error
+    if not found:
+        raise DataError(f"{folder}: no class folders with images in it")
+    return found
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.name[0] != "." and entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
+
+
+def _arrays(path: Path, holdout: str | float | None) -> _Source:
+    """An .npz of `x_train, y_train` and, where the hold-out asks for them, `x_val, y_val`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sums = {member.filename.removesuffix(".npy"): member.CRC for member in archive.infolist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz file ({error})") from error
+    with_val = holdout == "val" or (holdout is None and "x_val" in sums)
+    splits = ("train", "val") if with_val else ("train",)
+    for key in (f"{letter}_{split}" for split in splits for letter in "xy"):
+        if key not in sums:
+            raise DataError(f"{path}: no {key} in it")
+    labels = {split: _labels(path, f"y_{split}") for split in splits}
+    count = int(labels["train"].max()) + 1
+    if missing := sorted(set(range(count)) - set(labels["train"].tolist())):
+        raise DataError(
+            f"{path}: y_train labels must be 0 to {count - 1} without gaps; no image has label {missing[0]}"
+        )
+    if with_val and labels["val"].max() >= count:
+        raise DataError(f"{path}: y_val has label {labels['val'].max()}, out of the range 0 to {count - 1} of y_train")
+
+    def images() -> Iterator[Pixels]:
+        for split in splits:
+            yield from _pixels(path, f"x_{split}", len(labels[split]))
+
+    digest = hashlib.sha256(f"{splits}{sums}".encode()).hexdigest()
+    return _Source(str(path), tuple(map(str, range(count))), labels["train"], labels.get("val"), digest, images)
+
+
+def _labels(path: Path, key: str) -> Rows:
+    labels = _member(path, key)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+        raise DataError(f"{path}: {key} must be N integer labels, not {labels.dtype} of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= np.iinfo(np.int32).max:
+        raise DataError(f"{path}: {key} has labels out of range ({labels.min()} to {labels.max()})")
+    return labels.astype(np.int64)
+
+
+def _pixels(path: Path, key: str, count: int) -> Pixels:
+    pixels = _member(path, key)
+    shaped = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] in (1, 3))
+    if pixels.dtype != np.uint8 or not shaped or 0 in pixels.shape:
+        found = f"{pixels.dtype} of shape {pixels.shape}"
+        raise DataError(f"{path}: {key} must be uint8 of shape N x H x W, optionally x 1 or x 3, not {found}")
+    if len(pixels) != count:
+        raise DataError(f"{path}: {key} has {len(pixels)} images but y_{key[2:]} has {count} labels")
+    return pixels[..., 0] if pixels.ndim == 4 and pixels.shape[3] == 1 else pixels
+
+
+def _member(path: Path, key: str) -> NDArray[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return np.asarray(archive[key])
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: {key} can't be read ({error})") from error
+
+
+def _split(source: _Source, holdout: str | float | None, rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """Rows that train and rows that reward, drawn in proportion to the classes unless the source has its own."""
+    order = _spread(source.train_labels, rng)
+    total = len(order)
+    if source.val_labels is not None:
+        return order, np.arange(total, total + len(source.val_labels))
+    wanted = DEFAULT_HOLDOUT if holdout is None else float(holdout)
+    count = holdout if isinstance(holdout, int) else max(1, round(wanted * total))
+    if total - count < len(source.classes):
+        raise DataError(
+            f"data.holdout: {count} of the {total} training images of {source.name} leaves too few to train on, "
+            f"at least one for each of {len(source.classes)} classes"
+        )
+    return order[: total - count], np.sort(order[total - count :])
+
+
+def _spread(labels: Rows, rng: np.random.Generator) -> Rows:
+    """Shuffle rows so that every leading part holds the classes in proportion, one of each class coming first."""
+    shuffled = rng.permutation(len(labels))
+    classes = labels[shuffled]
+    counts = np.bincount(classes)
+    rank = np.empty(len(labels))
+    rank[np.argsort(classes, kind="stable")] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return shuffled[np.argsort(rank / counts[classes], kind="stable")]
+
+
+def _mapped(source: _Source, shape: tuple[int, int, int, int]) -> Pixels:
+    """Map the packed images, made first by whichever process gets the lock."""
+    key = hashlib.sha256(f"{PACK_FORMAT}\0{source.fingerprint}\0{shape}".encode()).hexdigest()[:32]
+    pack, needed = cache_dir() / f"{key}.npy", int(np.prod(shape))
+    try:
+        pack.parent.mkdir(parents=True, exist_ok=True)
+        if not pack.exists():
+            with FileLock(pack.with_suffix(".lock")):
+                if not pack.exists():
+                    _pack(source, shape, pack)
+        return np.asarray(np.load(pack, mmap_mode="r", allow_pickle=False))
+    except OSError as error:
+        raise DataError(f"cache {pack.parent}: {error.strerror or error} ({needed:,} bytes needed)") from error
+
+
+def _pack(source: _Source, shape: tuple[int, int, int, int], pack: Path) -> None:
+    """Decode every image into one .npy file, under a name that nobody reads until it is whole.
+
+    The lock's holder is the only writer, so what a killed process left under that name is simply overwritten.
+    """
+    part = pack.with_suffix(".part")
+    try:
+        part.unlink(missing_ok=True)
+        if shutil.disk_usage(pack.parent).free < np.prod(shape):
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        with part.open("wb") as file, ThreadPoolExecutor() as pool:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            _write(source, shape[1], file, pool)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(pack)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _write(source: _Source, resolution: int, file: BinaryIO, pool: ThreadPoolExecutor) -> None:
+    items, broken = iter(source.images()), list[str]()
+    while chunk := list(islice(items, CHUNK)):
+        squares = list(pool.map(partial(_square, resolution=resolution), chunk))
+        broken += [str(item) for item, square in zip(chunk, squares, strict=True) if square is None]
+        file.writelines(square.data for square in squares if square is not None)
+    if broken:
+        names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
+        raise DataError(f"{source.name}: {len(broken)} images can't be decoded: {names}")
+
+
+def _square(item: str | Pixels, resolution: int) -> Pixels | None:
+    """Decode one image as RGB, its shorter side resized and centre-cropped; None if that can't be done."""
+    try:
+        with Image.open(item) if isinstance(item, str) else Image.fromarray(item) as image:
+            image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded no larger than it will be used
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # convert() would clip, not scale, 16-bit grey levels
+                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+            fitted = ImageOps.fit(upright.convert("RGB"), (resolution, resolution), Image.Resampling.BICUBIC)
+            return np.ascontiguousarray(fitted)
+    except Exception:  # Pillow's decoders raise errors of every kind on damaged files
+        return None

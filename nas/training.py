@@ -1,0 +1,255 @@
+"""One training loop, for proxies and for the final network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas.data import ImageData, Rows
+
+if TYPE_CHECKING:
+    from nas.recipe import Training
+
+RESIDENT_BYTES = 1 << 30  # image sets up to this size stay on the GPU
+
+
+class Diverged(RuntimeError):  # noqa: N818 - an outcome of a search, named as one
+    """The training loss stopped being a finite number."""
+
+
+class TimeLimitExceeded(RuntimeError):  # noqa: N818 - an outcome of a search, named as one
+    """The deadline passed before the last epoch ended."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training run measured.
+
+    Attributes:
+        accuracies: Top-1 accuracy on the held-out images after every epoch, in [0, 1].
+        losses: Mean training loss of every epoch.
+        seconds: Wall-clock time of the run.
+    """
+
+    accuracies: tuple[float, ...]
+    losses: tuple[float, ...]
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy after the last epoch, in [0, 1]."""
+        return self.accuracies[-1]
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Draw torch's random numbers from `seed` within the block and leave the global generators as they were."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def train(
+    model: nn.Module,
+    data: ImageData,
+    training: Training,
+    *,
+    seed: int,
+    device: torch.device | str,
+    report: Callable[[int, float], None],
+    deadline: float | None = None,
+) -> TrainResult:
+    """Train a network in place and measure it on the held-out images after every epoch.
+
+    The weights it starts from are the caller's; build them under `seeded` to make the whole run repeatable.
+
+    Args:
+        model: Network from batch x 3 x resolution x resolution to batch x classes; left on `device`.
+        data: Images and their split.
+        training: Optimizer, schedule, regularisation and augmentation.
+        seed: Draws batches, augmentation and dropout.
+        device: Where to train; mixed precision is used on CUDA only.
+        report: Called with (epoch, accuracy), epochs counted from 1; what it raises ends the training.
+        deadline: `time.monotonic()` value after which the training is given up.
+
+    Raises:
+        Diverged: A loss was not finite.
+        TimeLimitExceeded: The deadline passed.
+    """
+    start = time.monotonic()
+    accuracies, losses = list[float](), list[float]()
+    with seeded(seed, device):
+        feed = _Feed(data, torch.device(device), seed)
+        run = _Run(model, training, feed, math.inf if deadline is None else deadline)
+        for epoch in range(1, training.epochs + 1):
+            losses.append(run.train_epoch(epoch))
+            accuracies.append(run.accuracy(epoch))
+            report(epoch, accuracies[-1])
+    return TrainResult(tuple(accuracies), tuple(losses), time.monotonic() - start)
+
+
+def learning_rate(training: Training, epoch: float) -> float:
+    """Learning rate after a fractional number of epochs: linear warm-up, then cosine or the MnasNet staircase.
+
+    The staircase is x0.97 every 2.4 epochs, counted from the start (MnasNet and EfficientNet, section 5).
+    """
+    if epoch < training.warmup_epochs:
+        return training.lr * epoch / training.warmup_epochs
+    if training.schedule == "mnasnet":
+        return float(training.lr * 0.97 ** (epoch // 2.4))
+    done = (epoch - training.warmup_epochs) / (training.epochs - training.warmup_epochs)
+    return training.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(self, model: nn.Module, training: Training, feed: _Feed, deadline: float) -> None:
+        device = feed.device
+        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = 1 - training.bn_momentum
+        self.training = training
+        self.optimizer = make_optimizer(model, training)
+        self.feed = feed
+        self.deadline = deadline
+        half = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+        self.autocast = torch.autocast(
+            device.type, dtype=torch.float16 if half else torch.bfloat16, enabled=device.type == "cuda"
+        )
+
+    def train_epoch(self, epoch: int) -> float:
+        """Show every training image once; returns the mean loss.
+
+        Losses are looked at every few steps only, because each look makes the CPU wait for a GPU.
+        """
+        self.model.train()
+        batches = split_batches(self.feed.shuffled(), self.training.batch_size)
+        losses = list[Tensor]()
+        for step, rows in enumerate(batches):
+            self._check_deadline(epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.training, epoch - 1 + (step + 0.5) / len(batches))
+            losses.append(self._step(rows))
+            if step % 16 == 0 or step + 1 == len(batches):
+                finite = torch.stack(losses).isfinite()
+                if not finite.all():
+                    raise Diverged(f"the loss is not finite at epoch {epoch}, step {int(finite.int().argmin()) + 1}")
+        return float(torch.stack(losses).mean())
+
+    def _step(self, rows: Rows) -> Tensor:
+        images, labels = self.feed.batch(rows, crop=self.training.crop, flip=self.training.flip)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            logits = self.model(images)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+    @torch.inference_mode()
+    def accuracy(self, epoch: int) -> float:
+        """Top-1 accuracy on the held-out images after an epoch, in [0, 1]."""
+        self.model.eval()
+        rows = self.feed.data.val
+        correct = list[Tensor]()
+        for batch in np.array_split(rows, math.ceil(len(rows) / self.training.batch_size)):
+            self._check_deadline(epoch)
+            images, labels = self.feed.batch(batch)
+            with self.autocast:
+                correct.append((self.model(images).argmax(1) == labels).sum())
+        return int(torch.stack(correct).sum()) / len(rows)
+
+    def _check_deadline(self, epoch: int) -> None:
+        if time.monotonic() > self.deadline:
+            raise TimeLimitExceeded(f"out of time in epoch {epoch} of {self.training.epochs}")
+
+
+class _Feed:
+    """Brings batches to the device as bytes, and normalises and augments them there."""
+
+    def __init__(self, data: ImageData, device: torch.device, seed: int) -> None:
+        self.data = data
+        self.device = device
+        self.order = np.random.default_rng(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
+        mean, std = (torch.as_tensor(value, dtype=torch.float32, device=device) for value in data.mean_std)
+        self.mean, self.std = mean[:, None, None], std[:, None, None]
+        resident = device.type == "cuda" and data.images.nbytes <= RESIDENT_BYTES
+        self.resident = torch.tensor(data.images, device=device) if resident else None
+
+    def shuffled(self) -> Rows:
+        """The training rows in the order of a new epoch."""
+        return self.order.permutation(self.data.train)
+
+    def batch(self, rows: Rows, *, crop: bool = False, flip: bool = False) -> tuple[Tensor, Tensor]:
+        """Images (batch x 3 x R x R, channels last, normalised) and labels (batch) of the given rows."""
+        rows = np.sort(rows)  # neighbours in the file are read together
+        labels = self._move(torch.from_numpy(self.data.labels[rows]))
+        if self.resident is None:
+            images = self._move(torch.from_numpy(self.data.images[rows]))
+        else:
+            images = self.resident[self._move(torch.from_numpy(rows))]
+        if crop or flip:
+            images = augment(images, self.generator, crop=crop, flip=flip)
+        return images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std), labels
+
+    def _move(self, host: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            host = host.pin_memory()
+        return host.to(self.device, non_blocking=True)
+
+
+def augment(images: Tensor, generator: torch.Generator, *, crop: bool, flip: bool) -> Tensor:
+    """Shift each image by up to an eighth of its side, its edges repeated, and mirror every other one at random.
+
+    One gather does both: it reads pixel `ys[image, y], xs[image, x]` for the pixel at `y, x`.
+
+    Args:
+        images: batch x R x R x 3.
+        generator: On the images' device.
+        crop: Shift; the same as padding by R // 8 and cropping at random.
+        flip: Mirror left to right.
+    """
+    count, size, device = images.shape[0], images.shape[1], images.device
+    ys = xs = torch.arange(size, device=device).expand(count, size)
+    if crop:
+        pad = size // 8
+        shift = torch.randint(-pad, pad + 1, (2, count, 1), generator=generator, device=device)
+        ys, xs = (ys + shift[0]).clamp(0, size - 1), (xs + shift[1]).clamp(0, size - 1)
+    if flip:
+        mirrored = torch.rand((count, 1), generator=generator, device=device) < 0.5
+        xs = torch.where(mirrored, xs.flip(1), xs)
+    return images[torch.arange(count, device=device)[:, None, None], ys[:, :, None], xs[:, None, :]]
+
+
+def split_batches(rows: Rows, batch_size: int) -> list[Rows]:
+    """Cut rows into batches of nearly equal size, none of a single row, which batch norm can't train on."""
+    return np.array_split(rows, max(1, min(math.ceil(len(rows) / batch_size), len(rows) // 2)))
+
+
+def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Nesterov SGD, or RMSProp with decay 0.9 and epsilon 1e-3 as in the EfficientNet release.
+
+    Weights decay; norms and biases, the parameters of at most one dimension, do not.
+    """
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
+    return torch.optim.RMSprop(groups, lr=training.lr, alpha=0.9, eps=1e-3, momentum=training.momentum)
