@@ -1,0 +1,197 @@
+"""What the command shows: live progress, rankings, comparisons, stage tables."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.evaluators.base import Failure, Measurement
+from nas.ledger import Child, Ledger
+from nas.objective import format_quantity
+from search_space import Architecture, cost
+from search_space.architecture import Part
+
+UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms"}
+LINE_EVERY = 2.0  # seconds between two lines in a log file
+
+
+class Progress:
+    """Live progress of a search: a panel that redraws itself in a terminal, one line per change in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._began = time.monotonic()
+        self._before: int | None = None
+        self._most_running = 1
+        self._shown = (0, 0.0)
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, ledger: Ledger) -> None:
+        """Show the state of the search."""
+        done = len(ledger.finished()) + (ledger.baseline.result is not None)
+        if self._before is None:
+            self._before = done
+        line = status_line(ledger, done - self._before, time.monotonic() - self._began)
+        if self._live:
+            bar = ProgressBar(total=ledger.recipe.children, completed=len(ledger.finished()), width=60)
+            parts: list[RenderableType] = [bar, Text(line)]
+            if ledger.best(1):
+                parts.append(ranking(ledger, 5))
+            self._live.update(Group(*parts))
+            return
+        last, at = self._shown
+        handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
+        self._most_running = max(self._most_running, len(ledger.running()))
+        settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
+        if done > last and settled and (handed_out or time.monotonic() - at >= LINE_EVERY):
+            self._shown = (done, time.monotonic())
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
+    """Children done, running, failed; the best; children per hour and the time left at the pace of this process."""
+    finished, total = len(ledger.finished()), ledger.recipe.children
+    words = [f"{finished}/{total} done, {len(ledger.running())} running, {len(ledger.failed())} failed"]
+    best = ledger.best(1)
+    if best:
+        words.append(f"best {_summary(ledger, best[0])}")
+    elif ledger.baseline.reward is not None:
+        words.append(f"baseline {_summary(ledger, ledger.baseline)}")
+    if done_here and seconds > 0:
+        pace = done_here / seconds
+        words += [f"{3600 * pace:.0f} children/h", f"{_duration((total - finished) / pace)} left"]
+    return " | ".join(words)
+
+
+def ranking(ledger: Ledger, k: int | None) -> Table:
+    """The best children as a table, the baseline below them."""
+    table = Table(box=None, pad_edge=False)
+    unit = UNITS[ledger.recipe.objective.cost]
+    for heading in ("rank", "child"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("reward", "accuracy", *dict.fromkeys((unit, "FLOPs", "params")), "epochs", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for rank, child in enumerate(ledger.best(k), 1):
+        table.add_row(str(rank), *_cells(child, unit))
+    if ledger.baseline.reward is not None:
+        table.add_row("-", *_cells(ledger.baseline, unit), style="dim")
+    return table
+
+
+def verdict(ledger: Ledger) -> str:
+    """The best child next to the baseline, in words, either way."""
+    best, baseline = ledger.best(1), ledger.baseline
+    if not best:
+        reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
+        return f"No child has a result. {f'The last failure: {reasons[-1]}' if reasons else ''}".strip()
+    inside = "" if ledger.space.contains(baseline.trial.architecture) else f" (outside the space {ledger.space.name})"
+    lines = [f"best      {_summary(ledger, best[0])}  ({best[0].trial.architecture.name})"]
+    if baseline.reward is None or best[0].reward is None:
+        reason = baseline.result.reason if isinstance(baseline.result, Failure) else "it has not finished"
+        return "\n".join([*lines, f"baseline  no result: {reason}"])
+    lines.append(f"baseline  {_summary(ledger, baseline)}  ({baseline.trial.architecture.name}{inside})")
+    gain = best[0].reward - baseline.reward
+    count = len(ledger.best())
+    if gain > 0:
+        lines.append(
+            f"The best of {count} children has a reward {gain:.4f} above the baseline's under the same proxy. Each was "
+            "trained once, and the best of many single trainings is partly the luckiest: expect less of it."
+        )
+    else:
+        lines.append(
+            f"No child beat the baseline: the best of {count} has a reward {-gain:.4f} below the baseline's under the "
+            "same proxy. More children, or a proxy with less noise, may find one that does."
+        )
+    return "\n".join(lines)
+
+
+def stages(architecture: Architecture, beside: Architecture | None = None) -> Table:
+    """Stage by stage: what it is, its output, FLOPs and params; another network beside it where given."""
+    networks = [architecture] if beside is None or beside.key() == architecture.key() else [architecture, beside]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part", no_wrap=True)
+    for network in networks:
+        table.add_column(network.name, no_wrap=True)
+        for heading in ("output", "FLOPs", "params"):
+            table.add_column(heading, justify="right", no_wrap=True)
+    columns = [{part.name: (part, part_cost) for part, part_cost in cost.per_part(network)} for network in networks]
+    longest = max(columns, key=len)
+    for name in longest:
+        cells = []
+        for network, column in zip(networks, columns, strict=True):
+            cells += _part_cells(network, *column[name]) if name in column else [""] * 4
+        table.add_row(name, *cells)
+    totals = []
+    for network in networks:
+        total = cost.total(network)
+        totals += ["", "", format_quantity(total.flops), format_quantity(total.params)]
+    table.add_row("total", *totals, style="bold")
+    return table
+
+
+def _part_cells(network: Architecture, part: Part, part_cost: cost.Cost) -> list[str]:
+    out = part.out_shape
+    shape = f"{out.chs}x{out.size}x{out.size}"
+    return [_describe(network, part.name), shape, format_quantity(part_cost.flops), format_quantity(part_cost.params)]
+
+
+def _describe(network: Architecture, name: str) -> str:
+    """A part in a few letters, as papers write it: `2 x mbconv6 k3 s2 se0.25`."""
+    if name == "stem":
+        stem = network.stem
+        return f"conv k{stem.kernel_size} s{stem.stride}" + (" maxpool" if stem.pool == "max" else "")
+    if name == "head":
+        return "pool, linear" if network.head.out_chs is None else "conv k1, pool, linear"
+    stage = network.stages[int(name[len("stages[") : -1])]
+    ratio = f"{stage.exp_ratio:g}" if stage.op in ("mbconv", "bottleneck") else ""
+    words = [f"{stage.layers} x {stage.op}{ratio}", f"k{stage.kernel_size}", f"s{stage.stride}"]
+    words += [f"se{stage.se_ratio:g}"] if stage.se_ratio else []
+    words += [f"skip {stage.skip}"] if stage.skip != "identity" else []
+    return " ".join(words)
+
+
+def _cells(child: Child, unit: str) -> list[str]:
+    network, result = child.trial.architecture, child.result
+    if not isinstance(result, Measurement) or child.reward is None or child.cost is None:
+        return []
+    costs = {"FLOPs": cost.flops(network), "params": cost.params(network)} | {unit: child.cost}
+    shown = [format_quantity(costs[name]) for name in dict.fromkeys((unit, "FLOPs", "params"))]
+    return [
+        network.name,
+        f"{child.reward:.4f}",
+        f"{result.accuracy:.2%}",
+        *shown,
+        str(result.epochs),
+        f"{result.seconds:.1f}",
+    ]
+
+
+def _summary(ledger: Ledger, child: Child) -> str:
+    """`reward 0.9512 (accuracy 94.10%, 352.1M FLOPs)`."""
+    if not isinstance(child.result, Measurement) or child.cost is None:
+        return "no result"
+    unit = UNITS[ledger.recipe.objective.cost]
+    return f"reward {child.reward:.4f} (accuracy {child.result.accuracy:.2%}, {format_quantity(child.cost)} {unit})"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"

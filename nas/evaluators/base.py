@@ -1,0 +1,57 @@
+"""What every evaluator offers: an architecture and a seed in, a measurement out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from search_space.architecture import Architecture
+
+Report = Callable[[int, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured of one child.
+
+    Attributes:
+        accuracy: on the reward's images, in [0, 1].
+        epochs: trained; fewer than the proxy's if early stopping ended it.
+        seconds: of training and measuring.
+    """
+
+    accuracy: float
+    epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a child has no measurement."""
+
+    reason: str
+
+
+class Evaluator(Protocol):
+    """Measures architectures; it must be picklable, for it travels to the workers."""
+
+    def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
+        """Measure one architecture.
+
+        Args:
+            architecture: the deployed network.
+            seed: of every random draw.
+            report: called after every epoch with its number from 1 and the accuracy, for early stopping.
+
+        Raises:
+            InputError: the user's data can't be used at all; the search ends.
+            Exception: anything else is a failed child; the search goes on.
+        """
+        ...
+
+
+def describe(error: BaseException) -> str:
+    """An exception as the one-line reason of a failed child."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:500]

@@ -1,0 +1,82 @@
+"""The evaluator that trains: a small proxy of the architecture on the user's images."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from nas import training
+from nas.data import ImageData, load
+from nas.evaluators.base import Measurement, Report
+from nas.model import build
+from nas.recipe import Data, Proxy, Recipe
+from search_space.architecture import Architecture
+from search_space.transform import for_proxy
+
+
+@dataclass(frozen=True)
+class ProxyEvaluator:
+    """Trains the proxy of an architecture and measures it on the held-out images.
+
+    Attributes:
+        split_seed: of the split into training and reward images: the study's, so that all children share it.
+        threads: CPU threads of a child.
+        gpu: whether children train on a GPU.
+        time_limit: seconds after which a child is given up.
+    """
+
+    data: Data
+    proxy: Proxy
+    split_seed: int
+    threads: int = 1
+    gpu: bool = False
+    time_limit: float = 3600
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> ProxyEvaluator:
+        """The evaluator that a recipe describes."""
+        executor = recipe.executor
+        return cls(
+            data=recipe.data,
+            proxy=recipe.proxy,
+            split_seed=recipe.seed,
+            threads=max(1, int(executor.cpus_per_child)),
+            gpu=executor.gpus_per_child > 0,
+            time_limit=executor.time_limit,
+        )
+
+    def images(self) -> ImageData:
+        """The images, packed once per host and loaded once per process.
+
+        Raises:
+            DataError: the data can't be used.
+        """
+        return _images(self.data, self.proxy.resolution, self.split_seed, self.proxy.share)
+
+    def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
+        """Train and measure one child (see `Evaluator.evaluate`).
+
+        Raises:
+            DataError: the data can't be used.
+            Diverged: the loss was not finite.
+            TimeLimitExceeded: `time_limit` passed.
+        """
+        images = self.images()
+        start = time.monotonic()
+        torch.set_num_threads(self.threads)
+        device = "cuda" if self.gpu else "cpu"
+        proxy = self.proxy
+        child = for_proxy(architecture, proxy.resolution, proxy.width, proxy.final_size, len(images.classes))
+        with training.seeded(seed):
+            network = build(child)
+        deadline = start + self.time_limit
+        result = training.train(network, images, proxy, seed=seed, device=device, report=report, deadline=deadline)
+        return Measurement(result.accuracy, len(result.accuracies), time.monotonic() - start)
+
+
+@lru_cache(maxsize=1)
+def _images(data: Data, resolution: int, seed: int, share: float) -> ImageData:
+    return load(data, resolution, seed).subset(share)

@@ -1,0 +1,18 @@
+"""Executors: where the children train."""
+
+from __future__ import annotations
+
+from nas.executors.base import Executor
+from nas.executors.serial import SerialExecutor
+from nas.recipe import Recipe
+
+__all__ = ["Executor", "SerialExecutor", "make_executor"]
+
+
+def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
+    """The executor that a recipe names; Ray is imported only for `tune`."""
+    if recipe.executor.name == "serial":
+        return SerialExecutor()
+    from nas.executors.tune import TuneExecutor
+
+    return TuneExecutor(recipe.executor, recipe.proxy.epochs, ray_address)

@@ -1,0 +1,211 @@
+"""The Ray Tune executor: children side by side on this machine or a cluster; the only importer of ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict
+from typing import Any
+
+os.environ.update(  # Tune reads these when it is imported
+    RAY_AIR_NEW_OUTPUT="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_DISABLE_SIGINT_HANDLER="1",
+    TUNE_GLOBAL_CHECKPOINT_S="1000000000",
+    TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+)
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import Searcher
+
+from nas.evaluators.base import Evaluator, Failure, Measurement
+from nas.executors.base import measure
+from nas.ledger import Trial
+from nas.recipe import ExecutorSection
+from nas.study import Study
+from search_space import Architecture, InputError
+from search_space.blocks import BlockKind, added_kinds, register
+
+
+class TuneExecutor:
+    """Trains on Ray Tune: reused actors, fractional CPUs and GPUs, retries, ASHA.
+
+    Attributes:
+        section: of the recipe.
+        max_epochs: of a child, for early stopping.
+        address: of a running Ray cluster; None starts Ray on this machine for the time of the search.
+    """
+
+    def __init__(self, section: ExecutorSection, max_epochs: int, address: str | None = None) -> None:
+        self.section = section
+        self.max_epochs = max_epochs
+        self.address = address
+
+    def run(self, study: Study, evaluator: Evaluator) -> None:
+        """Train until the study is done (see `Executor.run`).
+
+        Raises:
+            InputError: no node has what a child needs, or the data can't be used.
+        """
+        context = self._start()
+        searcher = _StudySearcher(study)
+        try:
+            with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
+                self._tuner(searcher, evaluator, self._workers(), scratch).fit()
+        finally:
+            ray.shutdown()
+            if self.address is None:
+                shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
+            if searcher.error is not None:
+                raise searcher.error
+
+    def _start(self) -> Any:
+        if ray.is_initialized():
+            raise RuntimeError("Ray runs already in this process; shut it down or pass its address")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        options: dict[str, Any] = {"address": self.address} if self.address else {"address": "local"}
+        if not self.address:
+            options |= {"include_dashboard": False, "num_cpus": self._local_cpus()}
+        try:
+            return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except ConnectionError as error:
+            raise InputError(f"--ray-address {self.address}: {error}") from None
+
+    def _local_cpus(self) -> int:
+        """CPU slots of the local Ray: more than there are cores only if the recipe asks for that many workers."""
+        return max(os.cpu_count() or 1, round((self.section.workers or 0) * self.section.cpus_per_child))
+
+    def _workers(self) -> int:
+        """Children at a time.
+
+        Raises:
+            InputError: no node has what a child needs.
+        """
+        section = self.section
+        fits = 0
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
+            has = node["Resources"] if node["Alive"] else {}
+            ways = [has.get("CPU", 0) // section.cpus_per_child]
+            if section.gpus_per_child:
+                ways.append(has.get("GPU", 0) // section.gpus_per_child)
+            fits += int(min(ways))
+        if fits == 0:
+            wanted = f"{section.cpus_per_child:g} CPUs and {section.gpus_per_child:g} GPUs"
+            raise InputError(f"executor.cpus_per_child, gpus_per_child: no machine has {wanted} for a child")
+        return section.workers or fits
+
+    def _tuner(self, searcher: Searcher, evaluator: Evaluator, workers: int, scratch: str) -> tune.Tuner:
+        section = self.section
+        child = tune.with_parameters(_train_child, evaluator=evaluator, kinds=added_kinds())
+        scheduler = None
+        if section.early_stopping:
+            scheduler = ASHAScheduler(
+                time_attr="epochs",
+                metric="accuracy",
+                mode="max",
+                max_t=self.max_epochs,
+                grace_period=min(section.early_stopping.grace_epochs, self.max_epochs),
+                reduction_factor=section.early_stopping.reduction,
+            )
+        return tune.Tuner(
+            tune.with_resources(child, {"cpu": section.cpus_per_child, "gpu": section.gpus_per_child}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=-1,
+                max_concurrent_trials=workers,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=section.retries),
+            ),
+        )
+
+
+def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, BlockKind]) -> None:
+    """One Tune trial, in a worker; every report has the accuracy, the epochs and the seconds so far."""
+    for op, kind in kinds.items():
+        register(op, replace=True)(kind)
+    start = time.monotonic()
+
+    def report(epoch: int, accuracy: float) -> None:
+        tune.report({"accuracy": accuracy, "epochs": epoch, "seconds": time.monotonic() - start})
+
+    try:
+        result = measure(evaluator, Architecture.from_dict(config["architecture"]), config["seed"], report)
+    except InputError as error:
+        tune.report({"accuracy": 0.0, "epochs": 0, "fatal": str(error)})
+        return
+    if isinstance(result, Measurement):
+        tune.report(asdict(result))
+    else:
+        tune.report({"accuracy": 0.0, "epochs": 0, "failure": result.reason})
+
+
+class _StudySearcher(Searcher):
+    """Connects Tune's callbacks to the study; it decides nothing.
+
+    Attributes:
+        error: what must end the search, kept because Tune wraps what its callbacks raise.
+    """
+
+    def __init__(self, study: Study) -> None:
+        super().__init__(metric="accuracy", mode="max")
+        self.error: Exception | None = None
+        self._study = study
+        self._trials: dict[str, Trial] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes a copy of its parts to disk, but after a crash the journal is the truth."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's config; None if there is none now, FINISHED if there are no more."""
+        if self.error is not None:
+            return Searcher.FINISHED
+        trial = self._study.next_trial()
+        if trial is None:
+            return Searcher.FINISHED if self._study.done else None
+        self._trials[trial_id] = trial
+        return {"architecture": trial.architecture.to_dict(), "seed": trial.seed}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Bring a trial's last report to the study."""
+        trial = self._trials.pop(trial_id, None)
+        if trial is None or self.error is not None:
+            return
+        try:
+            self._study.finish(trial, _result(result, error))
+        except Exception as problem:
+            self.error = problem
+            raise
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
+
+def _result(result: dict[str, Any] | None, error: bool) -> Measurement | Failure:
+    """The study's form of a trial's last report.
+
+    Raises:
+        InputError: the worker found the user's data unusable.
+    """
+    if error or result is None:
+        return Failure("the worker died, and so did every retry")
+    if "fatal" in result:
+        raise InputError(result["fatal"])
+    if "failure" in result:
+        return Failure(result["failure"])
+    return Measurement(result["accuracy"], result["epochs"], result["seconds"])

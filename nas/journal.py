@@ -1,0 +1,110 @@
+"""The append-only record of a run, one JSON line per event; the truth after a crash."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from search_space.errors import InputError
+
+FORMAT = "baseline-nas/journal/1"
+TIMES = ("time", "seconds")  # the fields that differ between two runs of the same recipe and seed
+
+Event = Mapping[str, Any]
+
+
+class JournalError(InputError):
+    """A journal that can't be written, read or shared."""
+
+
+class Journal:
+    """Events of one run, each flushed and synced to disk before `append` returns.
+
+    Attributes:
+        path: of the file.
+        torn: whether the last line was cut off by a crash; it is dropped when the journal is opened.
+
+    Raises:
+        JournalError: the file can't be opened, is damaged before its last line, or another process writes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (open as long as the journal)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JournalError(f"{path}: another process is running this search") from None
+        except OSError as error:
+            raise JournalError(f"{path}: can't be opened: {error.strerror}") from None
+        self._events, intact = parse(path)
+        self._size = intact
+        self.torn = os.fstat(self._file.fileno()).st_size > intact
+        self._file.truncate(intact)
+
+    def replay(self) -> list[Event]:
+        """The events that were there when the journal was opened, in their order."""
+        return self._events
+
+    def append(self, event: Event) -> None:
+        """Write one event; it gets the `time` (seconds since 1970).
+
+        Raises:
+            JournalError: the disk is full or gone; what was written before stays intact.
+        """
+        line = (json.dumps({**event, "time": round(time.time(), 3)}, allow_nan=False) + "\n").encode()
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(self._size)
+            raise JournalError(
+                f"{self.path}: can't be written: {error.strerror}; every finished child is kept"
+            ) from None
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Let another process open the journal."""
+        self._file.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def parse(path: Path) -> tuple[list[Event], int]:
+    """The events of a journal and the bytes they take; a torn last line is left out.
+
+    Raises:
+        JournalError: the file can't be read, or a line before the last is damaged.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise JournalError(f"{path}: can't be read: {error.strerror}") from None
+    events: list[Event] = []
+    intact = 0
+    for number, line in enumerate(lines, 1):
+        try:
+            event = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            event = None
+        if not isinstance(event, dict):
+            if number < len(lines):
+                raise JournalError(f"{path}:{number}: damaged; nothing was changed")
+            break
+        events.append(event)
+        intact += len(line)
+    return events, intact

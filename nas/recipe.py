@@ -1,0 +1,324 @@
+"""Recipes: the strict, typed form of a search's YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+import controllers
+from nas.objective import Objective, parse_quantity
+from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
+from search_space.files import flow, parse_yaml, read_yaml
+
+FORMAT = "baseline-nas/recipe/1"
+_HERE = Path(__file__).parent
+_NAMES = ("digits", *library.names("space"), *library.names("architecture"))
+RUNS = _HERE / "runs" if (_HERE / "runs").is_dir() else _HERE.parent / "runs"
+
+
+class RecipeError(InputError):
+    """A recipe with a wrong key, type, unit or range."""
+
+
+def _quantity(value: object) -> object:
+    return parse_quantity(value) if isinstance(value, str) else value
+
+
+def _absolute(value: str) -> str:
+    """Paths become absolute, so that a run can be resumed and trained from any folder; names stay."""
+    path = Path(value).expanduser()
+    return value if value in _NAMES or not path.exists() else str(path.absolute())
+
+
+Located = Annotated[str, AfterValidator(_absolute)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_nan=False)]
+Exponent = Annotated[float, Field(ge=-10, le=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(_Section):
+    """Where the images come from (`nas.data`).
+
+    Attributes:
+        source: `digits`, an image folder tree, or a .npz file.
+        holdout: how the reward's images are held out: `val` for the folder's own, a share or a count taken from the
+            training images; None for `val` if there is one, else 20%.
+    """
+
+    source: Located
+    holdout: Literal["val"] | Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=2)] | None = None
+
+
+class Training(_Section):
+    """How a network is trained (`nas.training`).
+
+    Attributes:
+        bn_momentum: share of the running statistics kept at each step (0.99 in the papers; less for short trainings).
+        schedule: `cosine`, or `mnasnet`: x 0.97 every 2.4 epochs.
+    """
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    optimizer: Literal["sgd", "rmsprop"] = "sgd"
+    lr: Positive = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-5
+    schedule: Literal["cosine", "mnasnet"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
+    bn_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    crop: bool = True
+    flip: bool = True
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Training:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs:g} must be less than epochs: {self.epochs}")
+        return self
+
+
+class Proxy(Training):
+    """What a child trains instead of the deployed network: smaller images, a narrower net, part of the data.
+
+    Attributes:
+        resolution: of the training images, in pixels.
+        width: of the child's channels, as a share of the deployed network's.
+        final_size: least size in pixels of the last feature map; strides are left out for it.
+        share: of the training images.
+    """
+
+    resolution: Annotated[int, Field(ge=8, le=1024)]
+    width: Annotated[float, Field(gt=0, le=4)] = 1
+    final_size: Count = 4
+    share: Share = 1
+
+
+class ObjectiveSection(_Section):
+    """The reward ACC * [COST/T]^w (`nas.objective`).
+
+    Attributes:
+        cost: `flops`, `params` or `latency`, of the deployed network.
+        target: T in multiply-adds, parameters or milliseconds: 400M, 4e8, 400000000.
+        w: the exponent; up to T only if `w_above` is given.
+        w_above: the exponent above T.
+    """
+
+    cost: Literal["flops", "params", "latency"] = "flops"
+    target: Quantity
+    w: Exponent = -0.07
+    w_above: Exponent | None = None
+
+    @model_validator(mode="after")
+    def _plausible(self) -> ObjectiveSection:
+        least = {"flops": 1e5, "params": 1e3, "latency": 0}[self.cost]
+        if self.target < least:
+            unit = {"flops": "multiply-adds", "params": "parameters"}[self.cost]
+            raise ValueError(f"target: {self.target:g} {unit} is less than any network has; write {self.target:g}M?")
+        return self
+
+
+class ControllerSection(_Section):
+    """Which controller chooses, and its options (`controllers.create`)."""
+
+    name: str = "ppo"
+    options: dict[str, Any] = {}
+
+
+class EarlyStopping(_Section):
+    """ASHA (Li et al. 2020): rungs at `grace_epochs` times powers of `reduction` let one child in `reduction` go on."""
+
+    grace_epochs: Count = 1
+    reduction: Annotated[int, Field(ge=2)] = 3
+
+
+class ExecutorSection(_Section):
+    """Where the children train.
+
+    Attributes:
+        name: `tune` for Ray Tune, `serial` for this process, one child after the other.
+        workers: children at a time; None for as many as fit.
+        cpus_per_child: CPU cores of a child; also its threads.
+        gpus_per_child: GPUs of a child; 0.5 puts two on one.
+        time_limit: seconds after which a child is given up.
+        retries: how often a child is started again after its worker died.
+    """
+
+    name: Literal["tune", "serial"] = "tune"
+    workers: Count | None = None
+    cpus_per_child: Positive = 1
+    gpus_per_child: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    time_limit: Positive = 3600
+    retries: Annotated[int, Field(ge=0)] = 1
+    early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> ExecutorSection:
+        if self.name == "serial" and self.early_stopping:
+            raise ValueError("early_stopping: needs children side by side; use the executor tune")
+        if self.name == "serial" and self.workers not in (None, 1):
+            raise ValueError("workers: the serial executor trains one child at a time; use the executor tune")
+        return self
+
+
+class Deployment(_Section):
+    """The network that will be used, whose cost counts; None takes the search space's own value."""
+
+    resolution: Annotated[int, Field(ge=8, le=4096)] | None = None
+    num_classes: Count | None = None
+
+
+class Recipe(_Section):
+    """A whole search.
+
+    Attributes:
+        children: how many different architectures are trained, the baseline not counted.
+        space: a space of the library or a YAML file.
+        baseline: the network to compare with, of the library or a YAML file.
+    """
+
+    format: Literal["baseline-nas/recipe/1"]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    children: Count
+    space: Located
+    baseline: Located = "efficientnet-b0"
+    deployment: Deployment = Deployment()
+    objective: ObjectiveSection
+    controller: ControllerSection = ControllerSection()
+    data: Data
+    proxy: Proxy
+    executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="after")
+    def _controller_exists(self) -> Recipe:
+        if self.controller.name not in controllers.NAMES:
+            known = ", ".join(controllers.NAMES)
+            raise ValueError(f"controller.name: {self.controller.name!r} is unknown; use one of {known}")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
+        """A shipped recipe by name or a YAML file by path, with `key=value` settings laid over it.
+
+        Raises:
+            InputError: no such recipe, or a wrong key, type, unit or range; the message names the file and the field.
+        """
+        path = _find(name_or_path)
+        values = dict(read_yaml(path))
+        for setting in settings:
+            _lay_over(values, setting)
+        return cls.parse(values, str(name_or_path))
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: str) -> Recipe:
+        """A recipe from the mapping of its YAML.
+
+        Raises:
+            RecipeError: a wrong key, type, unit or range; the message gives its path, after `where`.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RecipeError(f"{where}: {_first_error(error)}") from None
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out, one section per line."""
+        return "".join(f"{name}: {flow(value)}\n" for name, value in self.model_dump().items())
+
+    def differs(self, other: Recipe) -> str | None:
+        """Path of the first field in which two recipes differ, None if they are equal."""
+        return _first_difference(self.model_dump(), other.model_dump(), "")
+
+    def load_space(self) -> SearchSpace:
+        """The search space of the deployed network."""
+        return load_space(self.space).with_(**self._deployed())
+
+    def load_baseline(self) -> Architecture:
+        """The network to compare with, deployed as the children are."""
+        return load_architecture(self.baseline).with_(**self._deployed())
+
+    def make_objective(self) -> Objective:
+        """The reward."""
+        section = self.objective
+        return Objective(section.target, section.w, section.w_above)
+
+    def _deployed(self) -> dict[str, int]:
+        return self.deployment.model_dump(exclude_none=True)
+
+
+def names() -> tuple[str, ...]:
+    """The shipped recipes."""
+    return tuple(sorted(path.stem for path in RUNS.glob("*.yaml")))
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path in names():
+        return RUNS / f"{name_or_path}.yaml"
+    path = Path(name_or_path)
+    if path.exists() or path.suffix in (".yaml", ".yml"):
+        return path
+    near = get_close_matches(name_or_path, names(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(names())}"
+    raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
+
+
+def _lay_over(values: dict[str, Any], setting: str) -> None:
+    """Write one `a.b=value` into nested mappings."""
+    path, separator, text = setting.partition("=")
+    if not separator or not path:
+        raise RecipeError(f"--set {setting}: must be key=value, such as objective.target=300M")
+    *sections, key = path.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {setting}: {section} holds no fields")
+        values = inner
+    values[key] = parse_yaml(text, f"--set {setting}")
+
+
+def _first_error(error: ValidationError) -> str:
+    """The first of pydantic's errors as `path: message`, and how many more there are."""
+    details = error.errors(include_url=False)
+    first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
+    skip = ("float", "int", "constrained", "literal")
+    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key{_nearest(first['loc'])}"
+    elif first["type"] == "missing":
+        message = "missing"
+    elif first["type"] != "value_error" and not isinstance(first["input"], (dict, BaseModel)):
+        message = f"{message}, not {first['input']!r}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    separator = "." if isinstance(first["input"], dict) and first["type"] == "value_error" else ": "  # a section's own
+    return f"{path}{separator}{message}{more}" if path else f"{message}{more}"
+
+
+def _nearest(loc: tuple[int | str, ...]) -> str:
+    """A hint at the key that was probably meant, and the ones there are."""
+    section: Any = Recipe
+    for part in loc[:-1]:
+        section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
+    fields = list(getattr(section, "model_fields", {}))
+    near = get_close_matches(str(loc[-1]), fields, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(fields)}" if fields else ""
+
+
+def _first_difference(ours: object, theirs: object, path: str) -> str | None:
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for key in [*ours, *(key for key in theirs if key not in ours)]:
+            found = _first_difference(ours.get(key), theirs.get(key), f"{path}.{key}".lstrip("."))
+            if found:
+                return found
+        return None
+    return None if ours == theirs else path
