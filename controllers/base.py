@@ -149,7 +149,14 @@ class Controller(ABC, Generic[OptionsT]):
         return [self._suggest() for _ in range(n)]
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Learn from outcomes, in the order given."""
+        """Learn from outcomes, in the order given.
+
+        Raises:
+            SpaceError: An outcome's actions lie outside the space; then nothing is learned from any of them.
+        """
+        outcomes = list(outcomes)
+        for outcome in outcomes:
+            self.space.decode(outcome.suggestion.actions)
         for outcome in outcomes:
             if outcome.reward is not None:
                 self.memory.add(outcome.suggestion.actions, outcome.reward)

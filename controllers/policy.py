@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -41,11 +41,27 @@ def single_threaded() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+class Evaluation(NamedTuple):
+    """What the policy makes of given actions.
+
+    Attributes:
+        log_prob: Log-probability (nats) of each action given the earlier ones, 0 where inactive (batch x decisions).
+        entropy: Of the active decisions, summed along each sequence (batch), nats.
+        value: The return expected before each decision is taken (batch x decisions).
+        active: Whether the decision has an effect (batch x decisions).
+    """
+
+    log_prob: Tensor
+    entropy: Tensor
+    value: Tensor
+    active: Tensor
+
+
 class LSTMPolicy(nn.Module):
-    """p(actions) as a product over decisions of p(action | earlier actions).
+    """p(actions) as a product over decisions of p(action | earlier actions), with a value head.
 
     A decision without effect (see `SearchSpace.active`) is not drawn: its action is 0, it adds nothing to log-prob and
-    entropy, and the next decision reads zeros in its place.
+    entropy, and the next decision reads zeros in its place. The value head is a linear read-out of the LSTM's state.
     """
 
     valid: Tensor
@@ -62,6 +78,8 @@ class LSTMPolicy(nn.Module):
         self.cell = nn.LSTMCell(hidden_size, hidden_size, device="meta").to_empty(device="cpu")
         self.head = nn.Parameter(torch.empty(len(sizes), hidden_size, widest))
         self.bias = nn.Parameter(torch.empty(len(sizes), widest))
+        self.value_head = nn.Parameter(torch.empty(len(sizes), hidden_size))
+        self.value_bias = nn.Parameter(torch.empty(len(sizes)))
         self.register_buffer("valid", torch.arange(widest) < sizes[:, None], persistent=False)
         self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
         with torch.no_grad():
@@ -96,26 +114,21 @@ class LSTMPolicy(nn.Module):
             inputs = self.embedding[int(self.offsets[decision]) + action][None]
         return tuple(actions), total
 
-    def evaluate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy of given actions.
-
-        Args:
-            actions: batch x decisions.
-
-        Returns:
-            Log-probability (batch), and the entropy of the active decisions summed along each sequence (batch), nats.
-        """
+    def evaluate(self, actions: Tensor) -> Evaluation:
+        """Log-probability, entropy and value of given actions (batch x decisions)."""
         active = torch.tensor([self._space.active(row) for row in actions.tolist()])
         inputs, state = self._initial(len(actions))
-        log_prob, entropy = torch.zeros(2, len(actions))
+        chosen_log_probs, hiddens, entropy = [], [], torch.zeros(len(actions))
         for decision in range(actions.shape[1]):
             log_probs, state = self._step(decision, inputs, state)
             chosen, on = actions[:, decision], active[:, decision]
-            log_prob = log_prob + on * log_probs.gather(1, chosen[:, None])[:, 0]
+            chosen_log_probs.append(on * log_probs.gather(1, chosen[:, None])[:, 0])
+            hiddens.append(state[0])
             finite = log_probs.masked_fill(~self.valid[decision], 0.0)
             entropy = entropy - on * (finite.exp() * finite * self.valid[decision]).sum(-1)
             inputs = on[:, None] * self.embedding[self.offsets[decision] + chosen]
-        return log_prob, entropy
+        value = (torch.stack(hiddens, 1) * self.value_head).sum(-1) + self.value_bias
+        return Evaluation(torch.stack(chosen_log_probs, 1), entropy, value, active)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +138,7 @@ class PolicyOptions(Options):
     Attributes:
         lr: Adam's learning rate.
         ent_coef: Weight of the entropy bonus; 0 gives none.
+        vf_coef: Weight of the value head's squared error.
         batch_size: Outcomes per update.
         max_grad_norm: Gradients with a larger norm are scaled down to it.
         hidden_size: Units of the LSTM.
@@ -134,11 +148,29 @@ class PolicyOptions(Options):
 
     lr: float = option(0.02, low=1e-9, high=10.0)
     ent_coef: float = option(0.1, low=0.0)
+    vf_coef: float = option(0.5, low=0.0)
     batch_size: int = option(10, low=2)
     max_grad_norm: float = option(1.0, low=1e-9)
     hidden_size: int = option(64, low=1)
     imitation_coef: float = option(0.3, low=0.0)
     imitation_size: int = option(10, low=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one update learns from.
+
+    Attributes:
+        actions: batch x decisions.
+        old_log_prob: Of the whole sequence, under the policy that drew it (batch).
+        returns: What came of each sequence (batch).
+        advantage: The return less the value before the update, 0 where inactive (batch x decisions).
+    """
+
+    actions: Tensor
+    old_log_prob: Tensor
+    returns: Tensor
+    advantage: Tensor
 
 
 PolicyOptionsT = TypeVar("PolicyOptionsT", bound=PolicyOptions)
@@ -147,9 +179,10 @@ PolicyOptionsT = TypeVar("PolicyOptionsT", bound=PolicyOptions)
 class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
     """Samples from an LSTM policy and updates it each time `batch_size` outcomes have arrived, whoever made them.
 
-    The loss is that of the subclass on the batch, less an entropy bonus, less `imitation_coef` times the mean
-    log-probability of the best networks so far (priority queue training, Abolafia et al. 2018, arXiv 1801.03526,
-    section 3.3), which keeps what few good children taught from being forgotten.
+    A child's return is its reward's rank in the batch; a decision's advantage is that return less the value predicted
+    before it. The loss is that of the subclass, plus the value head's squared error, less an entropy bonus, less
+    `imitation_coef` times the mean log-probability of the best networks so far (priority queue training, Abolafia et
+    al. 2018, arXiv 1801.03526, section 3.3), which keeps what few good children taught from being forgotten.
     """
 
     def __init__(self, problem: Problem, options: PolicyOptionsT, seed: int) -> None:
@@ -161,8 +194,8 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
         self._diagnostics: dict[str, float] = {}
 
     @abstractmethod
-    def _update(self, actions: Tensor, old_log_prob: Tensor, advantage: Tensor) -> dict[str, float]:
-        """Train on one batch (batch x decisions; batch; batch), by calls of `_descend`; return diagnostics."""
+    def _update(self, batch: Batch) -> dict[str, float]:
+        """Train on one batch, by calls of `_descend`; return diagnostics."""
 
     def _suggest(self) -> Suggestion:
         with single_threaded():
@@ -177,9 +210,17 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
         actions, log_probs, rewards = zip(*self._batch, strict=True)
         self._batch = []
         with single_threaded():
-            diagnostics = self._update(torch.tensor(actions), torch.tensor(log_probs), rank_advantage(rewards))
+            sequences, returns = torch.tensor(actions), rank_returns(rewards)
+            with torch.no_grad():
+                before = self.policy.evaluate(sequences)
+            advantage = (returns[:, None] - before.value) * before.active
+            diagnostics = self._update(Batch(sequences, torch.tensor(log_probs), returns, advantage))
+            explained = explained_variance(before.value, returns, before.active)
         self._version += 1
-        self._diagnostics = diagnostics | {"policy_version": float(self._version)}
+        self._diagnostics = diagnostics | {
+            "explained_variance": explained,
+            "policy_version": float(self._version),
+        }
 
     def recommend(self) -> Architecture | None:
         """The network that the policy likes best among the best 2% observed; None before any success.
@@ -190,20 +231,25 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
         if not shortlist:
             return None
         with single_threaded(), torch.no_grad():
-            log_prob, _ = self.policy.evaluate(torch.tensor(shortlist))
+            log_prob = self._log_prob(shortlist)
         return self.space.decode(shortlist[int(log_prob.argmax())])
 
-    def _descend(self, loss: Tensor, entropy: Tensor) -> dict[str, float]:
-        """One optimiser step on `loss` with the entropy bonus (entropy: batch) and the imitation term."""
-        loss = loss - self.options.ent_coef * entropy.mean()
+    def _descend(self, loss: Tensor, batch: Batch, now: Evaluation) -> dict[str, float]:
+        """One optimiser step on `loss` with the value loss, the entropy bonus and the imitation term."""
+        error = (now.value - batch.returns[:, None])[now.active]
+        loss = loss + self.options.vf_coef * error.square().mean() - self.options.ent_coef * now.entropy.mean()
         elite = self.memory.top(self.options.imitation_size)
         if elite and self.options.imitation_coef > 0:
-            loss = loss - self.options.imitation_coef * self.policy.evaluate(torch.tensor(elite))[0].mean()
+            loss = loss - self.options.imitation_coef * self._log_prob(elite).mean()
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = clip_grad_norm_(self.policy.parameters(), self.options.max_grad_norm)
         self.optimizer.step()
-        return {"entropy": float(entropy.mean().detach()), "grad_norm": float(norm)}
+        return {"entropy": float(now.entropy.mean().detach()), "grad_norm": float(norm)}
+
+    def _log_prob(self, sequences: Sequence[tuple[int, ...]]) -> Tensor:
+        """Log-probability (batch, nats) of whole sequences."""
+        return self.policy.evaluate(torch.tensor(sequences)).log_prob.sum(1)
 
     def pop_diagnostics(self) -> dict[str, float]:
         """See `Controller.pop_diagnostics`."""
@@ -230,8 +276,8 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
         self._diagnostics = dict(state["diagnostics"])
 
 
-def rank_advantage(rewards: Sequence[float]) -> Tensor:
-    """Advantages (batch) from the ranks of a batch's rewards: mean 0, and variance 1 for a large batch without ties.
+def rank_returns(rewards: Sequence[float]) -> Tensor:
+    """Returns (batch) from the ranks of a batch's rewards: mean 0, and variance 1 for a large batch without ties.
 
     Ranks depend on neither the scale of the rewards nor on outliers, and a failure, as minus infinity, is simply
     last (fitness shaping, Wierstra et al. 2014, JMLR 15, section 3.1). Equal rewards share their mean rank.
@@ -239,3 +285,18 @@ def rank_advantage(rewards: Sequence[float]) -> Tensor:
     values = np.asarray(rewards)
     above, below = values[:, None] > values[None], values[:, None] < values[None]
     return torch.tensor((above.mean(1) - below.mean(1)) * np.sqrt(3), dtype=torch.float32)
+
+
+def explained_variance(value: Tensor, returns: Tensor, active: Tensor) -> float:
+    """The share of the returns' variance over the active decisions that the values foretell, at most 1.
+
+    0 is no better than a constant. Returns that do not vary leave nothing to explain: 0 too.
+
+    Args:
+        value: batch x decisions.
+        returns: batch.
+        active: batch x decisions.
+    """
+    actual = returns[:, None].expand_as(value)[active]
+    spread = float(actual.var(correction=0))
+    return 1.0 - float((actual - value[active]).var(correction=0)) / spread if spread > 0 else 0.0

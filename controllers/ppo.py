@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from controllers.base import Options, option
-from controllers.policy import PolicyController, PolicyOptions
+from controllers.policy import Batch, PolicyController, PolicyOptions
 
 _MAX_LOG_RATIO = 20.0
 """Keeps exp() finite where a recorded log-prob comes from a quite different policy."""
@@ -31,20 +30,23 @@ class PPOOptions(PolicyOptions):
 class PPO(PolicyController[PPOOptions]):
     """Several clipped steps per batch.
 
-    The ratio is taken to the log-prob recorded with the suggestion, so outcomes of older policies stay valid.
+    The ratio is taken to the log-prob recorded with the suggestion, so outcomes of older policies stay valid. It is
+    that of the whole sequence for each of its decisions, whose advantages differ (GSPO-token, arXiv 2507.18071).
     """
 
     options_type: ClassVar[type[Options]] = PPOOptions
 
-    def _update(self, actions: Tensor, old_log_prob: Tensor, advantage: Tensor) -> dict[str, float]:
+    def _update(self, batch: Batch) -> dict[str, float]:
         clip, figures = self.options.clip_coef, {}
         for _ in range(self.options.update_epochs):
-            log_prob, entropy = self.policy.evaluate(actions)
-            log_ratio = (log_prob - old_log_prob).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
+            now = self.policy.evaluate(batch.actions)
+            log_ratio = (now.log_prob.detach().sum(1) - batch.old_log_prob).clamp(-_MAX_LOG_RATIO, _MAX_LOG_RATIO)
             ratio = log_ratio.exp()
-            surrogate = torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-            figures = self._descend(-surrogate.mean(), entropy) | {
-                "approx_kl": float((ratio - 1 - log_ratio).mean().detach()),
+            # Each decision's ratio has the sequence's value, and its gradient through its own log-prob alone.
+            each = ratio[:, None] * (now.log_prob - now.log_prob.detach()).exp()
+            surrogate = torch.min(each * batch.advantage, each.clamp(1 - clip, 1 + clip) * batch.advantage)
+            figures = self._descend(-surrogate.sum(1).mean(), batch, now) | {
+                "approx_kl": float((ratio - 1 - log_ratio).mean()),
                 "clipfrac": float(((ratio - 1).abs() > clip).float().mean()),
             }
         return figures

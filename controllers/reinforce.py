@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from controllers.base import Options, option
-from controllers.policy import PolicyController, PolicyOptions
+from controllers.policy import Batch, PolicyController, PolicyOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Reinforce(PolicyController[ReinforceOptions]):
 
     options_type: ClassVar[type[Options]] = ReinforceOptions
 
-    def _update(self, actions: Tensor, old_log_prob: Tensor, advantage: Tensor) -> dict[str, float]:
-        log_prob, entropy = self.policy.evaluate(actions)
-        figures = self._descend(-(log_prob * advantage).mean(), entropy)
-        return figures | {"approx_kl": float((old_log_prob - log_prob).mean().detach())}
+    def _update(self, batch: Batch) -> dict[str, float]:
+        now = self.policy.evaluate(batch.actions)
+        figures = self._descend(-(now.log_prob * batch.advantage).sum(1).mean(), batch, now)
+        return figures | {"approx_kl": float((batch.old_log_prob - now.log_prob.sum(1)).mean().detach())}

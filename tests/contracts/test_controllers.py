@@ -10,7 +10,7 @@ import torch
 
 import controllers
 from controllers import Outcome, Suggestion
-from search_space import Architecture, InputError, SearchSpace, load_space
+from search_space import Architecture, InputError, SearchSpace, SpaceError, load_space
 
 ROUNDS = 30
 
@@ -135,6 +135,17 @@ def test_replaying_a_journal_restores_the_controller(make):
         assert replayed.ask() == [outcome.suggestion]
         replayed.tell([outcome])
     assert drive(replayed) == drive(controller)
+
+
+@pytest.mark.parametrize("actions", [(0,) * 7, (0,) * 9, (0,) * 7 + (3,), (-1,) + (0,) * 7])
+@pytest.mark.parametrize("result", [{"reward": 0.5}, {"failure": "killed"}])
+def test_malformed_actions_are_refused_at_once_and_nothing_is_learned(make, actions, result):
+    controller, untouched = make(), make()
+    good, bad = Outcome(Suggestion((2,) * 8), reward=0.9), Outcome(Suggestion(actions), **result)
+    with pytest.raises(SpaceError, match="action"):
+        controller.tell([good, bad])
+    assert controller.recommend() is None
+    assert drive(controller) == drive(untouched)
 
 
 def test_nothing_is_recommended_before_a_success(make):

@@ -1,0 +1,103 @@
+"""The reward's formula, and the costs that it weighs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.objective import Objective, cost_function, format_quantity, parse_quantity
+from search_space import Architecture, StageSpec, StemSpec, cost, load_architecture
+
+T = 400e6
+measured = st.lists(st.tuples(st.floats(0.01, 1), st.floats(1e5, 1e11)), min_size=2, max_size=20)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "flops", "fields", "reward"),
+    [
+        (0.77, T, {}, 0.77),
+        (0.77, T, {"w_above": -1}, 0.77),
+        (0.5, 2 * T, {}, 0.5 * 2**-0.07),
+        (0.5, T / 2, {}, 0.5 * 2**0.07),
+        (0.5, T / 100, {"w": 0, "w_above": -1}, 0.5),
+        (0.5, 2 * T, {"w": 0, "w_above": -1}, 0.25),
+        (0.5, 4 * T, {"w": -0.07, "w_above": -0.5}, 0.25),
+        (0.5, T / 4, {"w": -0.5, "w_above": -1}, 1.0),
+        (0, T / 4, {}, 0),
+    ],
+)
+def test_known_points(accuracy, flops, fields, reward):
+    assert Objective(T, **fields)(accuracy, flops) == pytest.approx(reward, rel=1e-12)
+
+
+def test_doubling_the_flops_costs_4_7_percent():
+    objective = Objective(T)
+    assert objective(0.7, 6e8) / objective(0.7, 3e8) == pytest.approx(1 - 0.047, abs=5e-4)
+
+
+def ranking(objective: Objective, children: list[tuple[float, float]]) -> list[float]:
+    rewards = [objective(*child) for child in children]
+    return [reward / rewards[0] for reward in rewards]
+
+
+@given(measured, st.floats(1e6, 1e10))
+def test_the_target_cancels_with_one_exponent(children, target):
+    assert ranking(Objective(target), children) == pytest.approx(ranking(Objective(T), children), rel=1e-9)
+
+
+def test_the_target_counts_with_two_exponents():
+    small, large = (0.70, 2e8), (0.75, 5e8)
+    for target, better in ((2e8, small), (5e8, large)):
+        objective = Objective(target, w=0, w_above=-1)
+        assert max(small, large, key=lambda child, objective=objective: objective(*child)) == better
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 1), st.floats(1e5, 1e11), st.floats(1e5, 1e11))
+def test_more_accuracy_or_less_cost_is_never_worse(a, b, c, d):
+    for objective in (Objective(T), Objective(T, 0, -1)):
+        assert objective(max(a, b), min(c, d)) >= objective(min(a, b), max(c, d))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("400M", 4e8), ("400m", 4e8), ("400 M", 4e8), (" 1.8G ", 1.8e9), ("2B", 2e9), ("5K", 5e3), ("4e8", 4e8),
+        ("400000000", 4e8), ("0.5", 0.5),
+    ],
+)  # fmt: skip
+def test_parse_quantity(text, value):
+    assert parse_quantity(text) == pytest.approx(value, rel=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "M", "400 M flops", "4OOM", "400MB", "four"])
+def test_parse_quantity_refuses_the_rest(text):
+    with pytest.raises(ValueError, match="must be a number such as 400M"):
+        parse_quantity(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(385814752, "385.8M"), (5288548, "5.289M"), (1.8e9, "1.8G"), (12345, "12.35K"), (999, "999"), (0, "0")],
+)
+def test_format_quantity(value, text):
+    assert format_quantity(value) == text
+
+
+@given(st.floats(1, 9e11))
+def test_formatted_quantities_are_read_back(value):
+    assert parse_quantity(format_quantity(value)) == pytest.approx(value, rel=1e-3)
+
+
+def test_flops_and_params_are_the_cost_models():
+    b0 = load_architecture("efficientnet-b0")
+    assert cost_function("flops")(b0) == cost.flops(b0)
+    assert cost_function("params")(b0) == cost.params(b0)
+
+
+def test_latency_is_measured_once_per_network():
+    tiny = Architecture(32, 10, StemSpec(8), (StageSpec("conv", 1, 8),))
+    large = Architecture(96, 10, StemSpec(64, stride=1), (StageSpec("conv", 4, 64),))
+    latency = cost_function("latency")
+    assert 0 < latency(tiny) < latency(large) < 60_000
+    assert latency(tiny) == latency(tiny)

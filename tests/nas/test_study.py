@@ -1,0 +1,441 @@
+"""The study: a search that goes on after any stop as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import controllers
+import nas.study
+from controllers.random import RandomSearch
+from nas.evaluators import Failure, Measurement
+from nas.executors import SerialExecutor
+from nas.journal import TIMES, Journal, JournalError, parse
+from nas.ledger import BASELINE, Ledger
+from nas.recipe import Recipe
+from nas.study import Study
+from search_space import DataError, InputError, cost, load_architecture, load_space
+
+SPACE = """\
+format: baseline-nas/space/1
+name: small
+resolution: 32
+num_classes: 10
+stem: {out_chs: 8}
+stages:
+  - {op: mbconv, layers: [1, 2], out_chs: 8, kernel_size: [3, 5], exp_ratio: [3, 6]}
+  - {op: conv, layers: [0, 1, 2], out_chs: 8}
+"""  # 24 networks
+BASELINE_FILE = """\
+format: baseline-nas/architecture/1
+resolution: 32
+num_classes: 10
+stem: {out_chs: 8}
+stages: [{op: conv, layers: 1, out_chs: 16}]
+"""
+TINY = SPACE.replace("[3, 5]", "3").replace("[3, 6]", "3").replace("[0, 1, 2]", "1")  # 2 networks
+POLICY = {"batch_size": 4, "hidden_size": 8}
+OPTIONS = {"ppo": POLICY, "reinforce": POLICY, "evolution": {"population_size": 4, "sample_size": 2}}
+
+
+@dataclass
+class LookUp:
+    """Looks the accuracy up in the key: a real evaluator, deterministic, that can fail.
+
+    Attributes:
+        failing: networks whose key is this modulo 5 raise, those of the next have NaN.
+        calls: key and seed of every evaluation.
+    """
+
+    failing: int | None = None
+    calls: list[tuple[str, int]] = field(default_factory=list)
+
+    def evaluate(self, architecture, seed, report):
+        key = architecture.key()
+        self.calls.append((key, seed))
+        draw = int(key, 16)
+        report(1, 0.5)
+        if self.failing is not None and draw % 5 == self.failing:
+            raise RuntimeError(f"no accuracy of {key}\nand a second line")
+        if self.failing is not None and draw % 5 == (self.failing + 1) % 5:
+            return Measurement(float("nan"), 1, 0.0)
+        return Measurement(draw / 2**64, 3, draw % 7)
+
+
+@pytest.fixture
+def files(tmp_path) -> Path:
+    (tmp_path / "space.yaml").write_text(SPACE)
+    (tmp_path / "baseline.yaml").write_text(BASELINE_FILE)
+    return tmp_path
+
+
+@pytest.fixture
+def recipe(files):
+    def make(name: str = "random", /, **fields) -> Recipe:
+        values = {
+            "format": "baseline-nas/recipe/1",
+            "name": "test",
+            "children": 12,
+            "space": str(files / "space.yaml"),
+            "baseline": str(files / "baseline.yaml"),
+            "objective": {"target": "1M"},
+            "controller": {"name": name, "options": OPTIONS.get(name, {})},
+            "data": {"source": "digits"},
+            "proxy": {"epochs": 1, "resolution": 8},
+            "executor": {"name": "serial"},
+        }
+        return Recipe.parse(values | fields, "test")
+
+    return make
+
+
+def search(path: Path, recipe: Recipe, evaluator: LookUp | None = None) -> Study:
+    """Start or continue a search and bring it to its end."""
+    with Journal(path) as journal:
+        study = Study(recipe, journal)
+        SerialExecutor().run(study, evaluator or LookUp())
+        return study
+
+
+def events(path: Path, *kinds: str) -> list[dict]:
+    """The journal's events, of some kinds only, without the times."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [
+        {name: value for name, value in event.items() if name not in TIMES}
+        for event in found
+        if not kinds or event["event"] in kinds
+    ]
+
+
+def text(path: Path) -> str:
+    return "\n".join(json.dumps(event) for event in events(path))
+
+
+by_controller = pytest.mark.parametrize("name", controllers.NAMES)
+
+
+def test_the_baseline_is_trial_0_and_not_ranked(recipe, files):
+    study = search(files / "j", recipe())
+    baseline = study.ledger.baseline
+    assert events(files / "j")[1]["trial"] == BASELINE == baseline.trial.number == 0
+    assert baseline.trial.key == load_architecture(files / "baseline.yaml").key()
+    assert isinstance(baseline.result, Measurement)
+    assert baseline.reward is not None
+    assert baseline not in study.ledger.best()
+    assert baseline not in study.ledger.finished()
+
+
+@by_controller
+def test_as_many_different_children_as_asked_for_each_evaluated_once(name, recipe, files):
+    evaluator = LookUp()
+    study = search(files / "j", recipe(name), evaluator)
+    keys = [key for key, _ in evaluator.calls]
+    assert len(keys) == len(set(keys)) == 1 + 12
+    assert [child.trial.number for child in study.ledger.finished()] == list(range(1, 13))
+    assert study.done
+    assert not study.exhausted
+    assert {child.trial.key for child in study.ledger.children.values()} == set(keys)
+    space = load_space(files / "space.yaml")
+    assert all(space.contains(child.trial.architecture) for child in study.ledger.finished())
+
+
+def test_best_ranks_by_the_reward(recipe, files):
+    study = search(files / "j", recipe(), LookUp(failing=0))
+    ranked = study.ledger.best()
+    rewards = [child.reward for child in ranked]
+    assert rewards == sorted(rewards, reverse=True)
+    assert 0 < len(ranked) < len(study.ledger.finished())
+    assert study.ledger.best(2) == ranked[:2]
+    for child in ranked:
+        assert child.reward == recipe().make_objective()(child.result.accuracy, child.cost)
+        assert child.result.accuracy == int(child.trial.key, 16) / 2**64
+
+
+class Recorder(RandomSearch):
+    """Random search that remembers what it is told."""
+
+    told: list
+
+    def _learn(self, outcome):
+        self.told.append(outcome)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    monkeypatch.setattr(Recorder, "told", [], raising=False)
+    monkeypatch.setitem(controllers._CONTROLLERS, "random", Recorder)
+    return Recorder.told
+
+
+def test_every_suggestion_gets_its_outcome_repeats_too(told, recipe, files):
+    study = search(files / "j", recipe(children=20), LookUp(failing=0))
+    suggested = events(files / "j", "suggested", "repeated")
+    assert any(event["event"] == "repeated" for event in suggested)
+    assert [list(outcome.suggestion.actions) for outcome in told] == [event["actions"] for event in suggested]
+    for outcome, event in zip(told, suggested, strict=True):
+        child = study.ledger.children[event["trial"]]
+        assert outcome.reward == child.reward
+        assert (outcome.failure is None) == isinstance(child.result, Measurement)
+
+
+def test_a_repeat_of_a_running_child_is_told_when_it_has_finished(told, recipe, files):
+    (files / "space.yaml").write_text(TINY)
+    with Journal(files / "j") as journal:
+        study = Study(recipe(children=5), journal)
+        baseline, first, second = (study.next_trial() for _ in range(3))
+        assert study.next_trial() is None
+        assert not study.done  # what is running may yet change the controller's mind
+        size = (files / "j").stat().st_size
+        assert study.next_trial() is None
+        assert (files / "j").stat().st_size == size  # asking again and again says nothing new
+        assert not told
+        study.finish(first, Measurement(0.5, 1, 1.0))
+        repeats = len(told)
+        assert repeats > 1
+        assert len({outcome.reward for outcome in told}) == 1
+        study.finish(second, Failure("gone"))
+        assert {outcome.failure for outcome in told[repeats:]} == {"gone"}
+        assert len(told) == len(events(files / "j", "suggested", "repeated"))
+        study.finish(baseline, Measurement(0.5, 1, 1.0))
+        assert len(told) == len(events(files / "j", "suggested", "repeated"))
+
+
+def test_a_result_counts_once(told, recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal)
+        trial = [study.next_trial() for _ in range(2)][1]
+        study.finish(trial, Measurement(0.5, 1, 1.0))
+        study.finish(trial, Measurement(0.9, 1, 1.0))
+        study.finish(trial, Failure("late"))
+    assert study.ledger.children[1].result == Measurement(0.5, 1, 1.0)
+    assert len(events(files / "j", "completed", "failed")) == len(told) == 1
+
+
+def test_a_baseline_of_the_space_is_not_trained_twice(recipe, files):
+    space = load_space(files / "space.yaml")
+    space.decode([0] * len(space.decisions)).save(files / "baseline.yaml")
+    evaluator = LookUp()
+    study = search(files / "j", recipe(children=23), evaluator)
+    keys = [key for key, _ in evaluator.calls]
+    assert len(keys) == len(set(keys)) == 24
+    assert len(study.ledger.best()) == 23
+
+
+@by_controller
+def test_an_exhausted_space_ends_the_search_for_good(name, recipe, files, monkeypatch):
+    monkeypatch.setattr(nas.study, "MOST_REPEATS", 25)
+    (files / "space.yaml").write_text(TINY)
+    evaluator = LookUp()
+    study = search(files / "j", recipe(name, children=5), evaluator)
+    assert study.exhausted
+    assert study.done
+    assert len(evaluator.calls) == 1 + 2
+    before = (files / "j").read_bytes()
+    assert search(files / "j", recipe(name, children=5)).done
+    assert (files / "j").read_bytes() == before
+
+
+def test_a_failed_child_is_written_with_its_reason_and_the_search_goes_on(recipe, files):
+    study = search(files / "j", recipe(), LookUp(failing=0))
+    failed = {event["trial"]: event["reason"] for event in events(files / "j", "failed")}
+    completed = {event["trial"] for event in events(files / "j", "completed")}
+    assert set(failed) | completed == set(range(13))
+    assert set(failed) == {n for n, child in study.ledger.children.items() if int(child.trial.key, 16) % 5 < 2}
+    for number, reason in failed.items():
+        key = study.ledger.children[number].trial.key
+        assert reason == ("the accuracy is nan" if int(key, 16) % 5 else f"RuntimeError: no accuracy of {key}")
+
+
+@pytest.mark.parametrize("accuracy", [float("nan"), float("inf"), -0.01, 1.01, 93.5])
+def test_an_impossible_accuracy_is_a_failure(accuracy, recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal)
+        study.finish(study.next_trial(), Measurement(accuracy, 1, 1.0))
+    assert study.ledger.baseline.result == Failure(f"the accuracy is {accuracy}")
+    assert study.ledger.baseline.reward is None
+
+
+def test_numpys_numbers_are_numbers(recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal)
+        study.finish(study.next_trial(), Measurement(np.float32(0.5), np.int64(3), np.float32(1.5)))
+    with Journal(files / "j") as journal:
+        assert Study(recipe(), journal).ledger.baseline.result == Measurement(0.5, 3, 1.5)
+
+
+def test_unusable_data_ends_the_search(recipe, files):
+    class NoData(LookUp):
+        def evaluate(self, architecture, seed, report):
+            raise DataError("images: no such folder")
+
+    with pytest.raises(DataError, match="images: no such folder"):
+        search(files / "j", recipe(), NoData())
+    assert [event["event"] for event in events(files / "j")] == ["search"]
+    assert len(search(files / "j", recipe()).ledger.finished()) == 12
+
+
+@by_controller
+def test_equal_recipes_give_equal_journals_and_another_seed_does_not(name, recipe, files):
+    for journal, seed in (("a", 0), ("b", 0), ("c", 1)):
+        search(files / journal, recipe(name, seed=seed), LookUp(failing=0))
+    assert text(files / "a") == text(files / "b")
+    actions = [[event["actions"] for event in events(files / journal, "suggested")] for journal in ("a", "c")]
+    assert actions[0] != actions[1]
+
+
+CUTS = {"random": 1, "evolution": 1}
+"""Cut after every so many lines; the controllers that learn a policy take longer."""
+
+
+@by_controller
+def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(name, recipe, files):
+    whole = search(files / "whole", recipe(name, children=16), LookUp(failing=0))
+    content = (files / "whole").read_bytes()
+    wanted = text(files / "whole")
+    kinds = {"suggested", "completed", "failed"} | ({"repeated"} if name == "random" else set())
+    assert kinds <= {event["event"] for event in events(files / "whole")}
+    ends = [0] + [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
+    for end in ends[:: CUTS.get(name, 3)] + ends[-3:]:
+        for cut in (end, end + 25):  # at the line's end, and in the middle of the next
+            path = files / f"cut-{cut}"
+            path.write_bytes(content[:cut])
+            evaluator = LookUp(failing=0)
+            study = search(path, recipe(name, children=16), evaluator)
+            assert text(path) == wanted
+            finished = sum(b'"event": "completed"' in line or b'"event": "failed"' in line
+                           for line in content[:end].splitlines())  # fmt: skip
+            assert len(evaluator.calls) == 17 - finished
+            assert [child.trial for child in study.ledger.best()] == [child.trial for child in whole.ledger.best()]
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_policy_updates_are_written(name, recipe, files):
+    search(files / "j", recipe(name))
+    updates = events(files / "j", "updated")
+    assert len(updates) >= 2
+    assert all(np.isfinite(value) for update in updates for value in update.values() if not isinstance(value, str))
+
+
+def test_a_search_cut_among_repeats_goes_on_counting_them(recipe, files, monkeypatch):
+    monkeypatch.setattr(nas.study, "MOST_REPEATS", 25)
+    (files / "space.yaml").write_text(TINY)
+    search(files / "whole", recipe(children=5))
+    lines = (files / "whole").read_bytes().splitlines(keepends=True)
+    for kept in range(1, len(lines)):
+        (files / "j").write_bytes(b"".join(lines[:kept]))
+        search(files / "j", recipe(children=5))
+        assert text(files / "j") == text(files / "whole")
+
+
+def test_a_finished_search_has_nothing_left_to_do(recipe, files):
+    search(files / "j", recipe())
+    before = (files / "j").read_bytes()
+    evaluator = LookUp()
+    assert len(search(files / "j", recipe(), evaluator).ledger.finished()) == 12
+    assert evaluator.calls == []
+    assert (files / "j").read_bytes() == before
+
+
+def test_seeds_depend_on_the_study_and_the_trials_number_only(recipe, files):
+    def seeds(journal: str, evaluator: LookUp, **fields) -> list[int]:
+        study = search(files / journal, recipe(**fields), evaluator)
+        numbers = {child.trial.key: n for n, child in study.ledger.children.items()}
+        return [seed for _, seed in sorted((numbers[key], seed) for key, seed in evaluator.calls)]
+
+    first = seeds("a", LookUp())
+    assert len(set(first)) == 13
+    assert seeds("b", LookUp(failing=1), controller={"name": "evolution"}) == first
+    assert seeds("c", LookUp(), children=14)[:13] == first
+    assert not set(seeds("d", LookUp(), seed=1)) & set(first)
+    assert all(event["seed"] in first for event in events(files / "a", "suggested"))
+
+
+CHANGES = [
+    ({"seed": 1}, "seed"),
+    ({"children": 13}, "children"),
+    ({"objective": {"target": "2M"}}, r"objective\.target"),
+    ({"controller": {"name": "evolution"}}, r"controller\.name"),
+    ({"controller": {"name": "random", "options": {"x": 1}}}, r"controller\.options|options"),
+    ({"proxy": {"epochs": 2, "resolution": 8}}, r"proxy\.epochs"),
+    ({"deployment": {"resolution": 64}}, r"deployment\.resolution"),
+    ({"name": "other"}, "name"),
+]
+
+
+@pytest.mark.parametrize(("change", "named"), CHANGES, ids=[named for _, named in CHANGES])
+def test_a_changed_recipe_is_refused_with_the_field(change, named, recipe, files):
+    search(files / "j", recipe())
+    before = (files / "j").read_bytes()
+    with Journal(files / "j") as journal, pytest.raises(InputError, match=named) as error:
+        Study(recipe(**change), journal)
+    assert "\n" not in str(error.value)
+    assert (files / "j").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "named"),
+    [("space.yaml", "[3, 5]", "[3, 7]", "space"), ("baseline.yaml", "layers: 1", "layers: 2", "baseline")],
+)
+def test_a_changed_file_is_refused(file, before, after, named, recipe, files):
+    search(files / "j", recipe())
+    content = (files / file).read_text()
+    assert before in content
+    (files / file).write_text(content.replace(before, after))
+    wanted = f"the recipe changed since the run began: {named}"
+    with Journal(files / "j") as journal, pytest.raises(JournalError, match=wanted):
+        Study(recipe(), journal)
+
+
+def test_it_may_be_executed_otherwise(recipe, files):
+    search(files / "j", recipe())
+    with Journal(files / "j") as journal:
+        study = Study(recipe(executor={"name": "tune", "cpus_per_child": 2, "time_limit": 5}), journal)
+    assert len(study.ledger.finished()) == 12
+
+
+def test_a_journal_of_another_format_is_refused(recipe, files):
+    (files / "j").write_text('{"event": "search", "format": "baseline-nas/journal/0"}\n')
+    wanted = "format: must be baseline-nas/journal/1, not 'baseline-nas/journal/0'"
+    with Journal(files / "j") as journal, pytest.raises(JournalError, match=wanted):
+        Study(recipe(), journal)
+
+
+def test_wrong_controller_options_are_named(recipe, files):
+    with Journal(files / "j") as journal, pytest.raises(InputError, match=r"^controller\.options: clip: no option of"):
+        Study(recipe(controller={"name": "ppo", "options": {"clip": 1}}), journal)
+    assert (files / "j").read_bytes() == b""
+
+
+def test_the_ledger_of_a_journal_is_the_studys(recipe, files):
+    study = search(files / "j", recipe(children=16), LookUp(failing=0))
+    (files / "space.yaml").unlink()  # it is all in the journal
+    (files / "baseline.yaml").unlink()
+    ledger = Ledger.of(parse(files / "j")[0])
+    assert ledger.children == study.ledger.children
+    assert [child.trial for child in ledger.best()] == [child.trial for child in study.ledger.best()]
+    assert len(ledger.failed()) == len(events(files / "j", "failed")) - isinstance(ledger.baseline.result, Failure)
+
+
+def test_watching_sees_every_step(recipe, files):
+    seen = []
+
+    def watch(study: Study) -> None:
+        seen.append((len(study.ledger.running()), len(study.ledger.finished())))
+
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal, watch)
+        SerialExecutor().run(study, LookUp())
+    assert seen == [(1, 0), (0, 0)] + [step for n in range(12) for step in ((1, n), (0, n + 1))]
+
+
+def test_costs_are_the_deployed_networks(recipe, files):
+    study = search(files / "j", recipe(deployment={"resolution": 64, "num_classes": 7}))
+    for event in events(files / "j", "completed"):
+        network = study.ledger.children[event["trial"]].trial.architecture
+        assert (network.resolution, network.num_classes) == (64, 7)
+        assert event["cost"] == event["flops"] == cost.flops(network)
+        assert event["params"] == cost.params(network)
