@@ -120,7 +120,7 @@ def _source(data: Data) -> _Source:
     elif (path := Path(data.source).expanduser()).is_dir():
         source = _folder(path, data.holdout)
     elif not path.exists():
-        raise DataError(f"data.source: {path} does not exist")
+        raise DataError(f"data.source: {path} does not exist; give your own with --data PATH")
     elif path.suffix == ".npz":
         source = _arrays(path, data.holdout)
     else:

@@ -60,7 +60,7 @@ class Residual(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.shortcut = _sequence(block.shortcut or ())
         for first in (*list(self.main)[:1], *list(self.shortcut)[:1]):
-            if hasattr(first, "inplace"):
+            if isinstance(first, (nn.ReLU, nn.Hardtanh, nn.SiLU, nn.Hardswish)):
                 first.inplace = False  # both branches read the same input
         self.post = _sequence(block.post)
 

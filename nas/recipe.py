@@ -292,7 +292,7 @@ def _first_error(error: ValidationError) -> str:
     first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
     skip = ("float", "int", "constrained", "literal")
     path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if first["type"] == "extra_forbidden":
         message = f"unknown key{_nearest(first['loc'])}"
     elif first["type"] == "missing":

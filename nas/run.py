@@ -97,7 +97,7 @@ def start(
     try:
         return folder, _run(folder, recipe, evaluator, ray_address, watch)
     except InputError:
-        if not any(child.result for child in folder.ledger().children.values()):
+        if not any(event["event"] in ("completed", "failed") for event in parse(folder.journal)[0]):
             shutil.rmtree(folder.path)
         raise
 

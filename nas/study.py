@@ -36,6 +36,7 @@ class Study:
     def __init__(self, recipe: Recipe, journal: Journal, watch: Callable[[Study], None] = lambda study: None) -> None:
         self.ledger = Ledger(recipe, recipe.load_space(), recipe.load_baseline())
         self.exhausted = False
+        self._repeats = 0  # suggestions of known networks since the last new network or result
         self._cost = cost_function(recipe.objective.cost)
         self._waiting: list[Trial] = [self.ledger.baseline.trial]
         self._journal = journal
@@ -78,11 +79,14 @@ class Study:
         """
         if self.ledger.children[trial.number].result is not None:
             return
-        if isinstance(result, Measurement) and not 0 <= result.accuracy <= 1:
-            result = Failure(f"the accuracy is {result.accuracy}")
+        if isinstance(result, Measurement):  # numpy's numbers, which JSON has not, become Python's
+            result = Measurement(float(result.accuracy), int(result.epochs), float(result.seconds))
+            if not 0 <= result.accuracy <= 1:
+                result = Failure(f"the accuracy is {result.accuracy}")
         cost = None if isinstance(result, Failure) else self._cost(trial.architecture)
         self._journal.append(finished_event(trial, result, cost))
         child = self.ledger.settle(trial.number, result, cost)
+        self._count("failed" if isinstance(result, Failure) else "completed")
         self._journal_update(self._tell(child, child.suggestions))
         self._watch(self)
 
@@ -101,6 +105,7 @@ class Study:
         """Apply one journaled event; returns the figures of the policy update that it led to, if it did."""
         kind = event["event"]
         child = self.ledger.apply(event)
+        self._count(kind)
         if kind in ("suggested", "repeated"):
             self._controller.ask()
         if child is None:
@@ -116,7 +121,7 @@ class Study:
 
     def _suggest(self) -> None:
         """Ask the controller until it names a network that isn't known, and put it on the waiting list."""
-        for _ in range(MOST_REPEATS):
+        while self._repeats < MOST_REPEATS:
             if self.done:
                 return
             (suggestion,) = self._controller.ask()
@@ -125,12 +130,18 @@ class Study:
             event = _suggestion_event(suggestion, number, self.ledger.seed(number), repeated=known is not None)
             self._journal.append(event)
             child = self.ledger.apply(event)
+            self._count(event["event"])
             if known is None and child is not None:
                 self._waiting.append(child.trial)
                 return
             if known is not None and known.result is not None:
                 self._journal_update(self._tell(known, [suggestion]))
         self.exhausted = not self.ledger.running()
+
+    def _count(self, kind: str) -> None:
+        """Keep count of the repeats, in a replay as well: a resumed search gives up where it would have before."""
+        if kind in ("suggested", "repeated", "completed", "failed"):
+            self._repeats = self._repeats + 1 if kind == "repeated" else 0
 
     def _tell(self, child: Child, suggestions: Iterable[Suggestion]) -> dict[str, float]:
         """Tell the controller; returns the figures of the policy update that followed, if one did."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
+import socket
 import tempfile
+import threading
 import time
 from dataclasses import asdict
 from typing import Any
@@ -24,13 +27,16 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
-from nas.evaluators.base import Evaluator, Failure, Measurement
+from nas.evaluators.base import Evaluator, Failure, Measurement, describe
 from nas.executors.base import measure
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
 from nas.study import Study
 from search_space import Architecture, InputError
 from search_space.blocks import BlockKind, added_kinds, register
+
+
+CONNECT_SECONDS = 5
 
 
 class TuneExecutor:
@@ -69,13 +75,19 @@ class TuneExecutor:
         if ray.is_initialized():
             raise RuntimeError("Ray runs already in this process; shut it down or pass its address")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        options: dict[str, Any] = {"address": self.address} if self.address else {"address": "local"}
-        if not self.address:
-            options |= {"include_dashboard": False, "num_cpus": self._local_cpus()}
+        if self.address:
+            _check_address(self.address)
+            options: dict[str, Any] = {"address": self.address}
+        else:
+            options = {"address": "local", "include_dashboard": False, "num_cpus": self._local_cpus()}
+        terminate = signal.getsignal(signal.SIGTERM)
         try:
             return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except ConnectionError as error:
-            raise InputError(f"--ray-address {self.address}: {error}") from None
+        except (ConnectionError, ValueError) as error:
+            raise InputError(f"--ray-address {self.address}: {describe(error)}") from None
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
 
     def _local_cpus(self) -> int:
         """CPU slots of the local Ray: more than there are cores only if the recipe asks for that many workers."""
@@ -129,6 +141,20 @@ class TuneExecutor:
                 failure_config=tune.FailureConfig(max_failures=section.retries),
             ),
         )
+
+
+def _check_address(address: str) -> None:
+    """Knock at `host:port` or `ray://host:port`; Ray itself would wait for minutes.
+
+    Raises:
+        InputError: nobody answers.
+    """
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise InputError(f"--ray-address {address}: no Ray cluster answers: {error}") from None
 
 
 def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, BlockKind]) -> None:
