@@ -169,6 +169,8 @@ def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]
         if not seen:
             seen.append(folder)
             screen.print(f"searching in {folder.path}", highlight=False, soft_wrap=True)
+            if study.torn:
+                screen.print("a crash cut off the journal's last line; it is dropped, nothing else is lost")
         progress.update(study.ledger)
 
     screen = Console()
@@ -196,3 +198,7 @@ def _print(*things: Any) -> None:
     screen = Console() if sys.stdout.isatty() else Console(width=200)
     for thing in things:
         screen.print(thing, highlight=False, markup=False, soft_wrap=isinstance(thing, str))
+
+
+if __name__ == "__main__":
+    main()

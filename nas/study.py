@@ -55,6 +55,11 @@ class Study:
         self._begin(journal.replay())
 
     @property
+    def torn(self) -> bool:
+        """Whether a crash had cut off the journal's last line, which was dropped."""
+        return self._journal.torn
+
+    @property
     def done(self) -> bool:
         """Whether every child has been handed out, or the controller names only known networks."""
         enough = len(self.ledger.children) > self.ledger.recipe.children

@@ -40,3 +40,47 @@ def rows(shared):
             return [json.loads(line) for line in file]
 
     return read
+
+
+SMALL_SPACE = """\
+format: baseline-nas/space/1
+name: small
+resolution: 64
+num_classes: 10
+stem: {out_chs: 8}
+stages:
+  - {op: mbconv, layers: [1, 2, 3], out_chs: 8, kernel_size: [3, 5, 7], exp_ratio: [1, 2, 3]}
+  - {op: conv, layers: 1, out_chs: [8, 12, 16], kernel_size: [3, 5], stride: 2}
+"""
+SMALL_BASELINE = """\
+format: baseline-nas/architecture/1
+name: small-baseline
+resolution: 64
+num_classes: 10
+stem: {out_chs: 8}
+stages: [{op: conv, layers: 1, out_chs: 16, stride: 2}]
+"""
+SMALL_RECIPE = """\
+format: baseline-nas/recipe/1
+name: small
+children: 6
+space: {folder}/space.yaml
+baseline: {folder}/baseline.yaml
+objective: {{target: 1M}}
+data: {{source: digits}}
+proxy: {{resolution: 8, epochs: 1, batch_size: 128, final_size: 2, lr: 0.05, flip: false}}
+controller: {{name: evolution, options: {{population_size: 4, sample_size: 2}}}}
+executor: {{name: serial}}
+"""
+
+
+@pytest.fixture
+def small_recipe(tmp_path, monkeypatch):
+    """A recipe whose children train for a fraction of a second, in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BASELINE_NAS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "space.yaml").write_text(SMALL_SPACE)
+    (tmp_path / "baseline.yaml").write_text(SMALL_BASELINE)
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL_RECIPE.format(folder=tmp_path))
+    return path

@@ -35,7 +35,6 @@ from nas.study import Study
 from search_space import Architecture, InputError
 from search_space.blocks import BlockKind, added_kinds, register
 
-
 CONNECT_SECONDS = 5
 
 

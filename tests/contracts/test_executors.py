@@ -1,0 +1,153 @@
+"""What every executor must do, on the real ones: the serial one and Ray Tune on this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nas.evaluators import Failure, Measurement
+from nas.executors import make_executor
+from nas.journal import Journal
+from nas.recipe import Recipe
+from nas.study import Study
+from search_space import DataError, InputError, StageSpec, load_space
+from search_space.blocks import Block, conv_norm, register
+from search_space.layers import Activation
+
+CHILDREN = 6
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Measures by the seed; some networks fail in the ways that children do."""
+
+    problem: str = ""
+    folder: str = ""
+
+    def evaluate(self, architecture, seed, report):
+        child = architecture.name.rpartition("-")[2] == "2"
+        if self.problem == "raises" and child:
+            raise ValueError("too wide\nfor this world")
+        if self.problem == "data":
+            raise DataError("data.source: gone")
+        if self.problem == "dies" and child:
+            with open(Path(self.folder) / "deaths", "a") as file:
+                file.write("x")
+            os._exit(1)
+        if self.problem == "dies once" and child and not (Path(self.folder) / "died").exists():
+            (Path(self.folder) / "died").touch()
+            os._exit(1)
+        for epoch in range(1, 4):
+            report(epoch, epoch * seed / 2**34)
+        return Measurement(3 * seed / 2**34, 3, 0.0)
+
+
+@pytest.fixture(params=["serial", "tune"])
+def executor(request):
+    return request.param
+
+
+@pytest.fixture
+def run(tmp_path):
+    def search(executor, evaluator, *settings, children=CHILDREN):
+        name = [f"children={children}", f"executor.name={executor}", "controller.name=random"]
+        recipe = Recipe.load("digits", [*name, *settings])
+        with Journal(tmp_path / "journal.jsonl") as journal:
+            study = Study(recipe, journal)
+            make_executor(recipe).run(study, evaluator)
+        return study.ledger
+
+    return search
+
+
+def test_every_child_is_measured_with_its_own_seed(run, executor):
+    ledger = run(executor, Scripted())
+    assert len(ledger.finished()) == CHILDREN
+    for number, child in ledger.children.items():
+        assert child.result.accuracy == pytest.approx(3 * ledger.seed(number) / 2**34)
+        assert child.result.epochs == 3
+
+
+def test_a_failing_child_is_recorded_and_the_search_goes_on(run, executor):
+    ledger = run(executor, Scripted("raises"))
+    assert ledger.children[2].result == Failure("ValueError: too wide")
+    assert [child.trial.number for child in ledger.failed()] == [2]
+    assert len(ledger.finished()) == CHILDREN
+
+
+def test_unusable_data_ends_the_search(run, executor):
+    with pytest.raises(InputError, match=r"data\.source: gone"):
+        run(executor, Scripted("data"))
+
+
+def test_a_dead_worker_is_tried_again(run, tmp_path):
+    ledger = run("tune", Scripted("dies once", str(tmp_path)), "executor.retries=1")
+    assert not ledger.failed()
+    assert len(ledger.finished()) == CHILDREN
+
+
+def test_a_child_whose_workers_all_die_is_a_failure(run, tmp_path):
+    ledger = run("tune", Scripted("dies", str(tmp_path)), "executor.retries=1")
+    assert [child.trial.number for child in ledger.failed()] == [2]
+    assert (tmp_path / "deaths").read_text() == "xx"
+    assert len(ledger.best()) == CHILDREN - 1
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Good networks and bad ones by their seed, an epoch at a time."""
+
+    def evaluate(self, architecture, seed, report):
+        for epoch in range(1, 5):
+            time.sleep(0.02)
+            report(epoch, (seed % 100) / 100)
+        return Measurement((seed % 100) / 100, 4, 0.0)
+
+
+def test_early_stopping_ends_bad_children_early_and_keeps_their_accuracy(run):
+    stopping = "executor.early_stopping={grace_epochs: 1, reduction: 2}"
+    ledger = run("tune", Slow(), stopping, "proxy.epochs=4", children=12)
+    epochs = {child.trial.number: child.result.epochs for child in ledger.finished()}
+    assert min(epochs.values()) < 4
+    assert ledger.best(1)[0].result.epochs == 4
+    assert all(child.result.accuracy == (child.trial.seed % 100) / 100 for child in ledger.finished())
+
+
+def test_tune_leaves_no_files(run):
+    def litter():
+        temporary = Path(tempfile.gettempdir())
+        return {*temporary.glob("nas-tune-*"), *(temporary / "ray").glob("session_2*")}
+
+    before = litter()
+    run("tune", Scripted())
+    assert litter() <= before
+    assert not (Path.home() / "ray_results").exists()
+
+
+def test_workers_know_the_block_kinds_that_a_user_registered(run, tmp_path):
+    @register("test_shuffle", replace=True)
+    def shuffle(stage: StageSpec, in_chs: int, stride: int, activation: str) -> Block:
+        return Block((*conv_norm(in_chs, stage.out_chs, 1, stride), Activation(activation)))
+
+    space = tmp_path / "space.yaml"
+    lines = "format: baseline-nas/space/1\nresolution: 32\nnum_classes: 10\nstem: {out_chs: 8}\n"
+    space.write_text(lines + "stages: [{op: test_shuffle, layers: [1, 2, 3], out_chs: [8, 16]}]\n")
+    assert load_space(space).size == 6
+    ledger = run("tune", Scripted(), f"space={space}", children=3)
+    assert len(ledger.best()) == 3
+
+
+def test_more_than_any_machine_has_is_refused(run):
+    with pytest.raises(InputError, match="no machine has 4096 CPUs"):
+        run("tune", Scripted(), "executor.cpus_per_child=4096")
+
+
+def test_an_address_where_no_cluster_answers_is_refused(tmp_path):
+    recipe = Recipe.load("digits")
+    with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(InputError, match="no Ray cluster answers"):
+        make_executor(recipe, "127.0.0.1:1").run(Study(recipe, journal), Scripted())

@@ -1,0 +1,227 @@
+"""The command, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from nas import cli
+from nas.recipe import Recipe
+from search_space import Architecture
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys):
+    """Runs `nas ...` here; gives the exit code and what it printed."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def finished(nas, small_recipe):
+    code, out, err = nas("search", small_recipe, "--out", "run")
+    assert (code, err) == (0, "")
+    return Path("run"), out
+
+
+def test_a_search_ends_with_the_ranking_the_baseline_and_the_yaml(finished):
+    folder, out = finished
+    assert "6/6 done, 0 running, 0 failed" in out
+    assert "(small-baseline (outside the space small))" in out
+    best = Architecture.load(folder / "best.yaml")
+    assert best.to_yaml() in out
+    assert best.resolution == 64
+    assert {path.name for path in folder.iterdir()} == {"journal.jsonl", "recipe.yaml", "best.yaml"}
+
+
+def test_the_ranking_is_in_order_of_reward(finished, nas):
+    code, out, _ = nas("top", "run", "-k", "3")
+    rows = [line.split() for line in out.splitlines() if line[:1] in "123"]
+    rewards = [float(row[2]) for row in rows]
+    assert code == 0
+    assert len(rewards) == 3
+    assert rewards == sorted(rewards, reverse=True)
+
+
+def test_every_result_is_named_after_the_recipe_and_exports_to_the_same_network(finished, nas, tmp_path):
+    folder, _ = finished
+    code, out, _ = nas("export", folder, "-o", "exported")
+    exported = Architecture.load(out.strip())
+    assert code == 0
+    assert exported.key() == Architecture.load(folder / "best.yaml").key()
+
+
+def test_an_exported_network_trains_to_the_journaled_accuracy_in_a_fresh_process(finished, nas, tmp_path):
+    folder, _ = finished
+    nas("export", folder, "-o", "exported")
+    events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    best = Architecture.load(folder / "best.yaml")
+    number = int(best.name.rpartition("-")[2])
+    seed = next(e["seed"] for e in events if e["event"] == "suggested" and e["trial"] == number)
+    known = next(e for e in events if e["event"] == "completed" and e["trial"] == number)
+    script = f"""
+from nas.evaluators import ProxyEvaluator
+from nas.recipe import Recipe
+from search_space import cost, load_architecture
+network = load_architecture("exported/{best.name}.yaml")
+evaluator = ProxyEvaluator.of(Recipe.load("{folder}/recipe.yaml"))
+accuracy = evaluator.evaluate(network, {seed}, lambda epoch, accuracy: None).accuracy
+print(network.key(), cost.params(network), cost.flops(network), repr(accuracy))
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.split() == [known["key"], str(known["params"]), str(known["flops"]), repr(known["accuracy"])]
+
+
+def test_a_name_is_found_when_none_is_given(nas, small_recipe):
+    for expected in ("results/small", "results/small-2"):
+        code, out, _ = nas("search", small_recipe, "--set", "children=1")
+        assert code == 0
+        assert f"searching in {expected}\n" in out
+        assert Path(expected, "best.yaml").exists()
+
+
+def test_resuming_a_finished_run_trains_nothing_and_shows_the_end(finished, nas):
+    before = Path("run/journal.jsonl").read_bytes()
+    code, out, _ = nas("resume", "run")
+    assert code == 0
+    assert "best.yaml" in out
+    assert Path("run/journal.jsonl").read_bytes() == before
+
+
+def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, nas):
+    recipe = Path("run/recipe.yaml")
+    recipe.write_text(recipe.read_text().replace("epochs: 1", "epochs: 2"))
+    code, out, err = nas("resume", "run")
+    assert code == 2
+    assert "proxy.epochs" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["search", "digit"], "did you mean digits?"),
+        (["search", "digits", "--set", "proxy.epoch=3"], "proxy.epoch: unknown key; did you mean epochs?"),
+        (["search", "digits", "--set", "children=no"], "children"),
+        (["search", "digits", "--set", "objective.target=400"], "objective.target"),
+        (["search", "digits", "--set", "controller.options.lrr=3"], "lrr"),
+        (["search", "digits", "--set", "space=efficientnet-b0"], "no such space"),
+        (["search", "images", "--data", "missing"], "data.source: missing"),
+        (["resume", "missing"], "no run there"),
+        (["top", "missing"], "no run there"),
+        (["show", "b0"], "no such architecture"),
+        (["profile", "small.yaml"], "small.yaml: format"),
+        (["export", "efficientnet-b0", "-o", "here", "--format", "pickle"], "--format: 'pickle' is unknown"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(nas, small_recipe, words, part):
+    code, out, err = nas(*words)
+    assert code == 2
+    assert part in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert not Path("results").exists() or not list(Path("results").iterdir())
+
+
+def test_an_out_that_exists_is_refused_with_both_ways_out(finished, nas, small_recipe):
+    code, _, err = nas("search", small_recipe, "--out", "run")
+    assert code == 2
+    assert "nas resume run" in err
+    assert "another name" in err
+
+
+def test_an_export_never_overwrites_another_file(nas, tmp_path):
+    (tmp_path / "efficientnet-b0.yaml").write_text("mine")
+    code, _, err = nas("export", "efficientnet-b0", "-o", tmp_path)
+    assert code == 2
+    assert (tmp_path / "efficientnet-b0.yaml").read_text() == "mine"
+    assert "efficientnet-b0.yaml" in err
+
+
+def test_profile_counts_b0_exactly(nas):
+    code, out, _ = nas("profile", "efficientnet-b0", "--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert figures["params"] == 5_288_548
+    assert figures["flops"] == figures["fvcore_flops"] == 385_814_752
+    assert sum(part["flops"] for part in figures["parts"]) == figures["flops"]
+    assert figures["latency_ms"] > 0
+
+
+def test_show_puts_b0_beside(nas):
+    code, out, _ = nas("show", "mnasnet-a1")
+    assert code == 0
+    assert "mbconv3 k5 s2 se0.25" in out
+    assert "efficientnet-b0" in out
+
+
+def test_a_folder_of_pictures_of_all_kinds_is_searched(nas, small_recipe, tmp_path):
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "pictures" / "train" / name).mkdir(parents=True)
+        for i, mode in enumerate(["RGB", "L", "CMYK", "RGBA", "P"] * 4):
+            shade = Image.new("L", (20 + i, 24), level + i)
+            picture = shade.convert("RGB").convert(mode)
+            suffix = "jpg" if mode == "CMYK" else "png"
+            picture.save(tmp_path / "pictures" / "train" / name / f"{i}.{suffix}")
+    code, out, _ = nas(
+        "search", small_recipe, "--data", "pictures", "--set", "children=2", "--set", "proxy.batch_size=8"
+    )
+    assert code == 0
+    assert "2/2 done" in out
+    (tmp_path / "pictures" / "train" / "dark" / "torn.jpg").write_bytes(b"\xff\xd8 no picture")
+    words = [sys.executable, "-m", "nas.cli", "search", small_recipe, "--data", "pictures"]
+    torn = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert torn.returncode == 2
+    assert "torn.jpg" in torn.stderr
+    assert torn.stderr.count("\n") == 1
+
+
+def test_a_search_whose_children_all_fail_says_why(nas, small_recipe):
+    code, out, _ = nas("search", small_recipe, "--set", "executor.time_limit=1e-6", "--set", "children=2")
+    assert code == 1
+    assert "No child has a result" in out
+    assert "TimeLimitExceeded" in out
+
+
+def test_help_is_quick_to_import():
+    script = "import sys, nas.cli; print([name for name in ('torch', 'ray') if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_profile_does_not_import_ray():
+    script = (
+        "import sys; sys.argv = ['nas', 'profile', 'efficientnet-b0']\n"
+        "from nas.cli import app; app(standalone_mode=False); print('ray' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("command", ["search", "resume", "top", "show", "profile", "export"])
+def test_every_command_has_help_with_an_example(nas, command):
+    code, out, _ = nas(command, "--help")
+    assert code == 0
+    assert f"Example: nas {command}" in out
+
+
+def test_the_baseline_is_deployed_as_the_children_are(small_recipe):
+    recipe = Recipe.load(str(small_recipe), ["deployment={resolution: 96, num_classes: 7}"])
+    baseline = recipe.load_baseline()
+    assert (baseline.resolution, baseline.num_classes) == (96, 7)
+    assert recipe.load_space().to_dict()["resolution"] == 96

@@ -1,0 +1,129 @@
+"""Nothing is lost: `kill -9` at random moments, Ctrl-C, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+NAS = [sys.executable, "-m", "nas.cli"]
+CHILDREN = 12
+
+
+def journal(folder):
+    """Events without their times."""
+    events = [json.loads(line) for line in (Path(folder) / "journal.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in event.items() if key not in ("time", "seconds")} for event in events]
+
+
+@pytest.fixture
+def whole(small_recipe):
+    """The journal of a search that nothing interrupted."""
+    words = ["search", str(small_recipe), "--out", "whole", "--set", f"children={CHILDREN}"]
+    subprocess.run([*NAS, *words], check=True, capture_output=True)
+    return journal("whole")
+
+
+def begin(*words, **options):
+    return subprocess.Popen([*NAS, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def lines(folder):
+    path = Path(folder) / "journal.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+def test_ten_kills_change_nothing(small_recipe, whole):
+    """Each kill comes at a random moment after the next few events of the journal."""
+    rng = random.Random(0)
+    driver = begin("search", str(small_recipe), "--out", "run", "--set", f"children={CHILDREN}")
+    for kill in range(10):
+        reach = min(lines("run") + rng.randint(1, 3), len(whole) - 1)
+        wait_for(lambda reach=reach, driver=driver: lines("run") >= reach or driver.poll() is not None)
+        time.sleep(rng.uniform(0, 0.15))
+        driver.kill()
+        driver.wait()
+        assert journal("run")[: lines("run")] == whole[: lines("run")], kill
+        driver = begin("resume", "run")
+    assert driver.wait(timeout=120) == 0
+    assert journal("run") == whole
+
+
+def test_a_torn_last_line_is_dropped_and_its_child_trained_again(small_recipe, whole):
+    path = Path("whole/journal.jsonl")
+    path.write_bytes(path.read_bytes()[:-30])
+    out = subprocess.run([*NAS, "resume", "whole"], check=True, capture_output=True, text=True).stdout
+    assert "last line" in out
+    assert journal("whole") == whole
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_cleanly_and_says_how_to_go_on(small_recipe, whole, stop):
+    driver = begin("search", str(small_recipe), "--out", "run", "--set", f"children={CHILDREN}")
+    wait_for(lambda: lines("run") >= 5)
+    driver.send_signal(stop)
+    out, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "nas resume run" in out
+    assert "Traceback" not in out
+    subprocess.run([*NAS, "resume", "run"], check=True, capture_output=True)
+    assert journal("run") == whole
+
+
+def test_ctrl_c_under_ray_ends_cleanly_and_resumes(small_recipe):
+    settings = ["--set", "executor.name=tune", "--set", "children=12"]
+    driver = begin("search", str(small_recipe), "--out", "run", *settings, start_new_session=True)
+    wait_for(lambda: lines("run") >= 4, 120)
+    os.killpg(driver.pid, signal.SIGINT)
+    out, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "nas resume run" in out
+    assert "Traceback" not in out
+    done = [event for event in journal("run") if event["event"] == "completed"]
+    words = ["resume", "run", "--workers", "2"]
+    out = subprocess.run([*NAS, *words], check=True, capture_output=True, text=True, timeout=300).stdout
+    assert "12/12 done" in out
+    completed = [event for event in journal("run") if event["event"] == "completed"]
+    assert completed[: len(done)] == done
+    assert len({event["trial"] for event in completed}) == len(completed) == 13
+
+
+def test_a_full_disk_is_one_line_and_every_finished_child_is_kept(small_recipe, whole):
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    driver = begin("search", str(small_recipe), "--out", "full", "--set", f"children={CHILDREN}", preexec_fn=limit)
+    out, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 2
+    assert "journal.jsonl: can't be written" in out
+    assert "Traceback" not in out
+    kept = journal("full")
+    assert kept == whole[: len(kept)]
+    subprocess.run([*NAS, "resume", "full"], check=True, capture_output=True)
+    assert journal("full") == whole
+
+
+def test_two_drivers_of_one_run_are_refused(small_recipe):
+    driver = begin("search", str(small_recipe), "--out", "run", "--set", "children=60")
+    wait_for(lambda: lines("run") >= 3)
+    second = subprocess.run([*NAS, "resume", "run"], capture_output=True, text=True, check=False)
+    driver.kill()
+    driver.wait()
+    assert second.returncode == 2
+    assert "another process" in second.stderr

@@ -1,0 +1,74 @@
+"""The evaluator that trains, on the built-in digits."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.evaluators import ProxyEvaluator
+from nas.recipe import Recipe
+from nas.training import Diverged, TimeLimitExceeded
+from search_space import Architecture, DataError, load_architecture
+
+SMALL = """\
+format: baseline-nas/architecture/1
+resolution: 224
+num_classes: 1000
+stem: {out_chs: 16}
+stages: [{op: mbconv, layers: 2, out_chs: 16, stride: 2, exp_ratio: 3}]
+"""
+
+
+@pytest.fixture
+def evaluator(tmp_path, monkeypatch):
+    monkeypatch.setenv("BASELINE_NAS_CACHE", str(tmp_path))
+
+    def make(*settings):
+        basis = ["proxy.epochs=3", "proxy.width=1", "proxy.batch_size=32", "proxy.resolution=8", "proxy.lr=0.02"]
+        return ProxyEvaluator.of(Recipe.load("digits", [*basis, *settings]))
+
+    return make
+
+
+@pytest.fixture
+def small(tmp_path):
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return Architecture.load(tmp_path / "small.yaml")
+
+
+def ignore(epoch, accuracy):
+    pass
+
+
+def test_a_child_learns_and_reports_every_epoch(evaluator, small):
+    reports = []
+    measured = evaluator().evaluate(small, 0, lambda epoch, accuracy: reports.append((epoch, accuracy)))
+    assert [epoch for epoch, _ in reports] == [1, 2, 3]
+    assert measured.accuracy == reports[-1][1] > 0.5
+    assert measured.epochs == 3
+
+
+def test_the_exported_yaml_trains_to_the_same_accuracy(evaluator, small, tmp_path):
+    first = evaluator().evaluate(small, 7, ignore)
+    small.save(tmp_path / "again.yaml")
+    again = evaluator().evaluate(Architecture.load(tmp_path / "again.yaml"), 7, ignore)
+    assert first.accuracy == again.accuracy
+
+
+def test_another_seed_trains_another_network(evaluator, small):
+    seen = {evaluator().evaluate(small, seed, ignore).accuracy for seed in range(4)}
+    assert len(seen) > 1
+
+
+def test_a_child_out_of_time_is_given_up(evaluator):
+    with pytest.raises(TimeLimitExceeded):
+        evaluator("executor.time_limit=0.01").evaluate(load_architecture("efficientnet-b0"), 0, ignore)
+
+
+def test_a_diverging_child_is_given_up(evaluator, small):
+    with pytest.raises(Diverged):
+        evaluator("proxy.optimizer=sgd", "proxy.lr=1e30", "proxy.warmup_epochs=0").evaluate(small, 0, ignore)
+
+
+def test_missing_data_is_an_input_error(evaluator, small, tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        evaluator(f"data.source={tmp_path}/nowhere").evaluate(small, 0, ignore)
