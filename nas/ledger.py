@@ -9,7 +9,7 @@ import numpy as np
 
 from controllers import Outcome, Suggestion
 from nas.evaluators.base import Failure, Measurement
-from nas.journal import Event
+from nas.journal import FORMAT, Event, JournalError
 from nas.recipe import Recipe
 from search_space import Architecture, SearchSpace, cost
 
@@ -82,9 +82,11 @@ class Ledger:
         """The ledger of a journal's events, the first being the header; it needs no other file.
 
         Raises:
-            InputError: the header is no valid one.
+            InputError: an event is damaged.
         """
         header = events[0]
+        if header.get("format") != FORMAT:
+            raise JournalError(f"the journal's format must be {FORMAT}, not {header.get('format')!r}")
         recipe = Recipe.parse(header["recipe"], "journal")
         ledger = cls(recipe, SearchSpace(header["space"]), Architecture.from_dict(header["baseline"]))
         for event in events[1:]:
@@ -92,7 +94,17 @@ class Ledger:
         return ledger
 
     def apply(self, event: Event) -> Child | None:
-        """Enter one journaled event; returns the child it is about."""
+        """Enter one journaled event; returns the child it is about.
+
+        Raises:
+            JournalError: the event lacks a field or names a child that there isn't.
+        """
+        try:
+            return self._apply(event)
+        except (KeyError, TypeError) as error:
+            raise JournalError(f"the journal is damaged: no {error} in the event {dict(event)!r:.200}") from None
+
+    def _apply(self, event: Event) -> Child | None:
         kind = event["event"]
         if kind in ("suggested", "repeated"):
             suggestion = Suggestion(tuple(event["actions"]), event["log_prob"], event["policy_version"])

@@ -108,8 +108,8 @@ class Study:
 
     def _replay(self, event: Event) -> dict[str, float]:
         """Apply one journaled event; returns the figures of the policy update that it led to, if it did."""
-        kind = event["event"]
         child = self.ledger.apply(event)
+        kind = event["event"]
         self._count(kind)
         if kind in ("suggested", "repeated"):
             self._controller.ask()
@@ -177,10 +177,10 @@ class Study:
         recipe, ours, folder = self.ledger.recipe, self._header(), self._journal.path.parent
         if found.get("format") != FORMAT:
             raise JournalError(f"{self._journal.path}: format: must be {FORMAT}, not {found.get('format')!r}")
-        began = Recipe.parse(found["recipe"], str(self._journal.path))
+        began = Recipe.parse(found.get("recipe", {}), str(self._journal.path))
         changed = began.model_copy(update={"executor": recipe.executor}).differs(recipe)
         for name in ("space", "baseline"):
-            changed = changed or (f"{name}: the file is another" if found[name] != ours[name] else None)
+            changed = changed or (f"{name}: the file is another" if found.get(name) != ours[name] else None)
         if changed:
             raise JournalError(
                 f"{folder}: the recipe changed since the run began: {changed}; "

@@ -54,7 +54,7 @@ def parse_yaml(text: str, where: str) -> Any:
         InputError: the text is not YAML.
     """
     try:
-        return yaml.load(text, _Loader)
+        return _Loader(text).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -75,32 +75,29 @@ class SearchSpace:
         self._values = dict(values)
         values = dict(values)
         self.name: str = values.get("name", "unnamed")
-        self._found: dict[tuple[str, str], int] = {}
-        found: list[Decision] = []
+        found: dict[tuple[str, str], Decision] = {}
         self._parts = {name: self._fields(found, name, values.pop(name)) for name in ("stem", "head") if name in values}
         stages = values.pop("stages", None)
         if not isinstance(stages, list) or not stages:
             raise SpaceError("stages: must be a list of stages")
         self._top = self._fields(found, "", values)
         self._stages = tuple(self._stage(found, f"stages[{i}]", stage) for i, stage in enumerate(stages))
-        self.decisions = tuple(found)
+        self.decisions = tuple(found.values())
         if not self.decisions:
             raise SpaceError("the space has no choice: give at least one field a list, or a stage `one_of`")
         self._specs: dict[tuple[int, Actions], StageSpec] = {}
         self._check_choices()
 
-    def _decide(self, found: list[Decision], name: str, choices: Sequence[Any]) -> int:
+    def _decide(self, found: dict[tuple[str, str], Decision], name: str, choices: Sequence[Any]) -> int:
         if not choices:
             raise SpaceError(f"{name}: the list of choices is empty")
         if any(choice == other for i, choice in enumerate(choices) for other in choices[:i]):
             raise SpaceError(f"{name}: a choice is repeated in {list(choices)}")
         key = (name, repr(choices))
-        if key not in self._found:
-            self._found[key] = len(found)
-            found.append(Decision(name, tuple(choices)))
-        return self._found[key]
+        found.setdefault(key, Decision(name, tuple(choices)))
+        return list(found).index(key)
 
-    def _fields(self, found: list[Decision], where: str, values: object) -> _Fields:
+    def _fields(self, found: dict[tuple[str, str], Decision], where: str, values: object) -> _Fields:
         if not isinstance(values, Mapping):
             raise SpaceError(f"{where}: must be a mapping of fields, not {values!r}")
         fixed, open_ = {}, {}
@@ -114,17 +111,18 @@ class SearchSpace:
                 open_[field] = self._decide(found, name, value)
         return _Fields(fixed, open_)
 
-    def _stage(self, found: list[Decision], where: str, values: object) -> _Stage:
+    def _stage(self, found: dict[tuple[str, str], Decision], where: str, values: object) -> _Stage:
         selector, options = None, [values]
         if isinstance(values, Mapping) and "one_of" in values:
             if len(values) > 1 or not isinstance(values["one_of"], list):
                 raise SpaceError(f"{where}.one_of: must be a list of whole stages and the stage's only field")
             options = values["one_of"]
             names = tuple(f"{i}: {option.get('op')}" for i, option in enumerate(options) if isinstance(option, Mapping))
-            selector = self._decide(found, f"{where}.one_of", names or ())
+            selector = self._decide(found, f"{where}.one_of", names)
         alternatives = tuple(self._fields(found, where, option) for option in options)
-        used = {i for option in alternatives for i in option.open.values()} | ({selector} - {None})
-        return _Stage(selector, alternatives, tuple(sorted(i for i in used if i is not None)))
+        used = {i for option in alternatives for i in option.open.values()}
+        used |= set() if selector is None else {selector}
+        return _Stage(selector, alternatives, tuple(sorted(used)))
 
     def _check_choices(self) -> None:
         """Every choice must make a valid architecture with the first choices elsewhere, and every stage be valid."""

@@ -106,7 +106,7 @@ def test_resuming_a_finished_run_trains_nothing_and_shows_the_end(finished, nas)
 def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, nas):
     recipe = Path("run/recipe.yaml")
     recipe.write_text(recipe.read_text().replace("epochs: 1", "epochs: 2"))
-    code, out, err = nas("resume", "run")
+    code, _, err = nas("resume", "run")
     assert code == 2
     assert "proxy.epochs" in err
     assert err.count("\n") == 1

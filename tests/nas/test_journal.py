@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.journal import Journal, JournalError, parse
+from nas.ledger import Ledger
+from nas.recipe import Recipe
+from nas.study import Study
 
 EVENTS = [{"event": "a", "n": 1}, {"event": "b", "text": 'ü\n"\u2028', "list": [1, 2.5, None]}, {"event": "c"}]
 json_values = st.recursive(
@@ -164,3 +167,25 @@ def test_a_full_disk_keeps_what_was_written(path):
     run = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True)
     assert run.stdout == f"{path}: can't be written: File too large; every finished child is kept\n"
     assert without_time(parse(path)[0]) == [*EVENTS, {"event": "room again"}]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "completed", "trial": 99, "accuracy": 1, "epochs": 1, "seconds": 1, "cost": 1}',
+        '{"event": "completed", "trial": 0}',
+        '{"trial": 0}',
+        '{"event": "suggested", "actions": 3}',
+    ],
+)
+def test_an_event_that_lacks_a_field_is_named(small_recipe, tmp_path, line):
+    recipe = Recipe.load(str(small_recipe))
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        Study(recipe, journal)
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(JournalError, match="damaged"):
+        Ledger.of(parse(path)[0])
+    with Journal(path) as journal, pytest.raises(JournalError, match="damaged"):
+        Study(recipe, journal)
