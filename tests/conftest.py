@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own 15 starves its workers beside other tests)
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 
