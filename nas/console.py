@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -51,10 +51,12 @@ class Progress:
         line = status_line(ledger, done - self._before, time.monotonic() - self._began)
         if self._live:
             bar = ProgressBar(total=ledger.recipe.children, completed=len(ledger.finished()), width=60)
-            parts: list[RenderableType] = [bar, Text(line)]
+            panel = Table.grid()
+            panel.add_row(bar)
+            panel.add_row(Text(line))
             if ledger.best(1):
-                parts.append(ranking(ledger, 5))
-            self._live.update(Group(*parts))
+                panel.add_row(ranking(ledger, 5))
+            self._live.update(panel)
             return
         last, at = self._shown
         handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
