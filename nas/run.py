@@ -66,10 +66,6 @@ class Folder:
             raise InputError(f"{path}: no run there ({JOURNAL} is missing)")
         return cls(path)
 
-    def recipe(self) -> Recipe:
-        """The recipe as it is in the folder now."""
-        return Recipe.load(str(self.path / RECIPE))
-
     def ledger(self) -> Ledger:
         """The children so far, read without disturbing a search that is running.
 

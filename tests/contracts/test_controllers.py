@@ -179,7 +179,10 @@ def test_the_scale_of_the_rewards_does_not_matter(make):
 
 
 def test_conditional_spaces(make):
-    drive(make(of=load_space("mnasnet")), 25)
+    space = load_space("mnasnet")
+    controller = make(of=space)
+    drive(controller, 25)
+    assert space.contains(controller.recommend())
 
 
 @pytest.mark.parametrize("name", ["reward", "accuracy", "cost"])
