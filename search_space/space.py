@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from search_space.architecture import Architecture, HeadSpec, StageSpec, StemSpe
 from search_space.blocks import Block, expand_stage
 from search_space.errors import InputError, SpaceError
 from search_space.files import read_yaml
+from search_space.layers import Shape
 
 FORMAT = "baseline-nas/space/1"
 
@@ -173,6 +175,33 @@ class SearchSpace:
         for stage in self._stages:
             used |= stage.active(actions)
         return tuple(i in used for i in range(len(self.decisions)))
+
+    def cost_range(self, cost: Callable[[Architecture], float]) -> tuple[float, float]:
+        """The least and the greatest cost of the space's architectures.
+
+        Exact for a cost that is a sum over stem, stages and head, such as FLOPs and params: of all beginnings that
+        hand the same shape on, the cheapest stays the cheapest and the dearest the dearest.
+        """
+        ends: list[float] = []
+        for frame in self._frames():
+            reached: list[tuple[float, tuple[StageSpec, ...]]] = [(0.0, ())]
+            for index in range(self.num_stages):
+                following: dict[Shape, list[tuple[float, tuple[StageSpec, ...]]]] = {}
+                for _, beginning in reached:
+                    for _, stage in self.stage_options(index):
+                        network = frame.with_(stages=(*beginning, stage))
+                        found = (cost(network), network.stages)
+                        following.setdefault(network.parts()[-2].out_shape, []).append(found)
+                reached = [pick(same, key=itemgetter(0)) for same in following.values() for pick in (min, max)]
+            ends += [value for value, _ in reached]
+        return min(ends), max(ends)
+
+    def _frames(self) -> Iterator[Architecture]:
+        """An architecture for every choice outside the stages."""
+        outside = sorted({i for fields in (self._top, *self._parts.values()) for i in fields.open.values()})
+        for choice in product(*(range(len(self.decisions[i].choices)) for i in outside)):
+            chosen = dict(zip(outside, choice, strict=True))
+            yield self.decode([chosen.get(i, 0) for i in range(len(self.decisions))])
 
     def sample_actions(self, rng: np.random.Generator) -> Actions:
         """Uniform actions."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_space import Architecture, InputError, SearchSpace, SpaceError, load_architecture, load_space
+from search_space import Architecture, InputError, SearchSpace, SpaceError, cost, load_architecture, load_space
 from search_space.library import names
 
 load = cache(load_space)
@@ -291,3 +292,16 @@ def test_with_changes_the_deployed_network_only():
 def test_to_dict_describes_the_same_space(name):
     space = load(name)
     assert SearchSpace(space.to_dict()).decisions == space.decisions
+
+
+def test_the_cost_range_is_that_of_all_networks_where_stages_hand_on_different_shapes():
+    narrow = {"op": "mbconv", "layers": [0, 2], "out_chs": [8, 24], "kernel_size": [3, 5], "exp_ratio": [1, 4]}
+    wide = {"op": "conv", "layers": 1, "out_chs": [12, 32], "stride": [1, 2]}
+    last = {"op": "mbconv", "layers": [1, 3], "out_chs": 16, "exp_ratio": 6}
+    stages = [{"one_of": [narrow, wide]}, {"op": "conv", "layers": [0, 1], "out_chs": [8, 40]}, last]
+    space = SearchSpace({"resolution": [16, 32], "num_classes": 10, "stem": {"out_chs": [4, 8]}, "stages": stages})
+    every = product(*(range(len(decision.choices)) for decision in space.decisions))
+    networks = [space.decode(actions) for actions in every]
+    for measure in (cost.flops, cost.params):
+        costs = [measure(network) for network in networks]
+        assert space.cost_range(measure) == (min(costs), max(costs))
