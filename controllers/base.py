@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -21,11 +21,13 @@ class Suggestion:
         actions: Index of the chosen alternative, one per decision.
         log_prob: Log-probability (nats) under the policy that made it; 0 for controllers without a policy.
         policy_version: Number of updates the policy had seen when it made it.
+        random: Whether it was drawn before anything was learned, so that it is a fair sample of random search.
     """
 
     actions: tuple[int, ...]
     log_prob: float = 0.0
     policy_version: int = 0
+    random: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,13 @@ class Problem:
 
     Attributes:
         space: The search space.
-        objective: (accuracy in [0, 1], cost) -> reward.
+        objective: (accuracy in [0, 1], cost) -> reward, element by element for arrays; what it gives may change during
+            a search (an adaptive exponent), so rewards are computed when they are needed.
         cost: Architecture -> cost, in the unit the objective expects (multiply-adds, say).
     """
 
     space: SearchSpace
-    objective: Callable[[float, float], float]
+    objective: Callable[[Any, Any], Any]
     cost: Callable[[Architecture], float]
 
 
@@ -89,39 +92,50 @@ class Options:
                 raise InputError(f"{spec.name}: {value} is outside [{low}, {high}]")
 
 
+_Observation = tuple[float, float | None, float | None]
+"""Reward when it was told, accuracy, cost."""
+
+
 class Memory:
-    """The rewards observed so far, averaged per distinct network.
+    """The outcomes observed so far, averaged per distinct network.
 
     Repeated children of one network are draws of the same noisy quantity, so their mean counts, not the luckiest.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        self._space = space
-        self._rewards: dict[str, tuple[tuple[int, ...], list[float]]] = {}
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+        self._seen: dict[str, tuple[tuple[int, ...], list[_Observation]]] = {}
 
     def __len__(self) -> int:
-        return len(self._rewards)
+        return len(self._seen)
 
-    def add(self, actions: Sequence[int], reward: float) -> None:
-        """Add one child's reward."""
-        key = self._space.decode(actions).key()
-        self._rewards.setdefault(key, (tuple(actions), []))[1].append(reward)
+    def add(self, outcome: Outcome) -> None:
+        """Add one measured child."""
+        assert outcome.reward is not None
+        actions = outcome.suggestion.actions
+        key = self._problem.space.decode(actions).key()
+        self._seen.setdefault(key, (actions, []))[1].append((outcome.reward, outcome.accuracy, outcome.cost))
 
     def top(self, k: int) -> list[tuple[int, ...]]:
         """Actions of the `k` networks with the best mean reward, best first; the first seen wins a tie."""
-        ranked = sorted(self._rewards.values(), key=lambda entry: -sum(entry[1]) / len(entry[1]))
+        ranked = sorted(self._seen.values(), key=lambda entry: -sum(map(self._reward, entry[1])) / len(entry[1]))
         return [actions for actions, _ in ranked[:k]]
 
-    def state(self) -> list[tuple[list[int], list[float]]]:
+    def state(self) -> list[tuple[list[int], list[_Observation]]]:
         """The content in plain lists."""
-        return [(list(actions), list(rewards)) for actions, rewards in self._rewards.values()]
+        return [(list(actions), list(observations)) for actions, observations in self._seen.values()]
 
-    def restore(self, state: Iterable[tuple[list[int], list[float]]]) -> None:
+    def restore(self, state: Iterable[tuple[list[int], list[_Observation]]]) -> None:
         """Replace the content with that of `state`."""
-        self._rewards = {}
-        for actions, rewards in state:
-            for reward in rewards:
-                self.add(actions, reward)
+        self._seen = {}
+        for actions, observations in state:
+            for reward, accuracy, cost in observations:
+                self.add(Outcome(Suggestion(tuple(actions)), reward, accuracy, cost))
+
+    def _reward(self, observation: _Observation) -> float:
+        """The reward under today's objective; that of then where the accuracy or the cost wasn't told."""
+        reward, accuracy, cost = observation
+        return reward if accuracy is None or cost is None else float(self._problem.objective(accuracy, cost))
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -142,7 +156,7 @@ class Controller(ABC, Generic[OptionsT]):
         self.space = problem.space
         self.options = options
         self.rng = np.random.default_rng(seed)
-        self.memory = Memory(problem.space)
+        self.memory = Memory(problem)
 
     def ask(self, n: int = 1) -> list[Suggestion]:
         """Return `n` suggestions."""
@@ -159,7 +173,7 @@ class Controller(ABC, Generic[OptionsT]):
             self.space.decode(outcome.suggestion.actions)
         for outcome in outcomes:
             if outcome.reward is not None:
-                self.memory.add(outcome.suggestion.actions, outcome.reward)
+                self.memory.add(outcome)
             self._learn(outcome)
 
     def recommend(self) -> Architecture | None:

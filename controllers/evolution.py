@@ -51,7 +51,7 @@ class Evolution(Controller[EvolutionOptions]):
             if key not in self._known:
                 break
         self._known.add(key)
-        return Suggestion(actions)
+        return Suggestion(actions, random=not warm)
 
     def _parent(self) -> tuple[int, ...]:
         size = min(self.options.sample_size, len(self._population))

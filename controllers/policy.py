@@ -114,6 +114,23 @@ class LSTMPolicy(nn.Module):
             inputs = self.embedding[int(self.offsets[decision]) + action][None]
         return tuple(actions), total
 
+    @torch.no_grad()
+    def sample_batch(self, rng: np.random.Generator, n: int) -> tuple[list[tuple[int, ...]], list[float]]:
+        """Draw `n` sequences of actions at once, and their log-probabilities in nats."""
+        inputs, state = self._initial(n)
+        actions, totals = np.zeros((n, len(self.offsets)), dtype=int), np.zeros(n)
+        for decision in range(actions.shape[1]):
+            log_probs, state = self._step(decision, inputs, state)
+            rows = log_probs.double().numpy()
+            cumulated = np.exp(rows).cumsum(1)
+            chosen = (rng.random(n)[:, None] * cumulated[:, -1:] >= cumulated).sum(1)
+            on = np.array([self._space.active(row)[decision] for row in actions.tolist()])
+            actions[:, decision] = chosen * on
+            totals += np.where(on, rows[np.arange(n), chosen], 0.0)
+            embedded = self.embedding[int(self.offsets[decision]) + torch.from_numpy(chosen)]
+            inputs = torch.from_numpy(on)[:, None] * embedded
+        return [tuple(row) for row in actions.tolist()], totals.tolist()
+
     def evaluate(self, actions: Tensor) -> Evaluation:
         """Log-probability, entropy and value of given actions (batch x decisions)."""
         active = torch.tensor([self._space.active(row) for row in actions.tolist()])
@@ -200,7 +217,7 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
     def _suggest(self) -> Suggestion:
         with single_threaded():
             actions, log_prob = self.policy.sample(self.rng)
-        return Suggestion(actions, log_prob, self._version)
+        return Suggestion(actions, log_prob, self._version, random=self._version == 0)
 
     def _learn(self, outcome: Outcome) -> None:
         reward = -np.inf if outcome.reward is None else outcome.reward

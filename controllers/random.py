@@ -9,4 +9,4 @@ class RandomSearch(Controller[Options]):
     """Draws every architecture from the space's own sampler."""
 
     def _suggest(self) -> Suggestion:
-        return Suggestion(self.space.sample_actions(self.rng))
+        return Suggestion(self.space.sample_actions(self.rng), random=True)
