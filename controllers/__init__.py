@@ -8,6 +8,7 @@ from typing import Any
 
 from controllers.base import Controller, Options, Outcome, Problem, Suggestion
 from controllers.evolution import Evolution
+from controllers.model_based import ModelBased
 from controllers.ppo import PPO
 from controllers.random import RandomSearch
 from controllers.reinforce import Reinforce
@@ -15,6 +16,7 @@ from search_space import Architecture, InputError, SearchSpace
 
 _CONTROLLERS: dict[str, type[Controller[Any]]] = {
     "evolution": Evolution,
+    "model_based": ModelBased,
     "ppo": PPO,
     "random": RandomSearch,
     "reinforce": Reinforce,
@@ -28,7 +30,7 @@ def create(
     name: str,
     space: SearchSpace,
     *,
-    objective: Callable[[float, float], float],
+    objective: Callable[[Any, Any], Any],
     cost: Callable[[Architecture], float],
     seed: int,
     **options: float,
@@ -38,7 +40,7 @@ def create(
     Args:
         name: One of `NAMES`.
         space: The search space.
-        objective: (accuracy in [0, 1], cost) -> reward.
+        objective: (accuracy in [0, 1], cost) -> reward, element by element for arrays; it may change during a search.
         cost: Architecture -> cost, known without training it.
         seed: Of everything random in the controller, at least 0.
         **options: The controller's own options; see its options class.

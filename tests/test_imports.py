@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "search_space": {"search_space", "numpy", "yaml"},
-    "controllers": {"controllers", "search_space", "numpy", "torch", "sklearn"},
+    "controllers": {"controllers", "search_space", "numpy", "torch", "scipy", "sklearn"},
 }
 
 

@@ -204,7 +204,7 @@ def test_unknown_options_are_refused_by_name(make):
 
 
 def test_unknown_controllers_are_refused_with_the_list(space):
-    with pytest.raises(InputError, match=r"genetic.*evolution, ppo, random, reinforce"):
+    with pytest.raises(InputError, match=r"genetic.*evolution, model_based, ppo, random, reinforce"):
         controllers.create("genetic", space, objective=max, cost=len, seed=0)
 
 

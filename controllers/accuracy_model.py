@@ -1,0 +1,162 @@
+"""A regression model of accuracy that takes one child after the other and knows what it doesn't know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky
+from scipy.optimize import minimize
+from scipy.stats import spearmanr
+
+_LENGTH, _VARIANCE, _NOISE = (1.0, 1.0), (0.0, 1.0), (-4.0, 1.5)
+"""Normal priors (mean, standard deviation) on the logarithms of each length scale, less half that of their number, of
+the function's variance and of the noise's; for observations of variance 1 and columns of variance 1."""
+
+_STEPS = 25
+"""Of the quasi-Newton maximisation."""
+
+_LEARN_ROWS = 400
+"""Hyperparameters are learned from this many rows at most, for a step costs their third power."""
+
+_HEADROOM, _LEAST_DISTANCE = 3.0, 0.1
+"""The ceiling above the best observation, and the least distance to it that counts, in standard deviations."""
+
+_JITTER = 1e-6
+
+
+class AccuracyModel:
+    """Gaussian process regression (Rasmussen & Williams 2006) of warped accuracies.
+
+    Accuracies saturate: what a choice brings shrinks as the rest of the network gets better. On the logarithm of the
+    distance to a ceiling above them (a warped process, Snelson et al. 2003) effects add up. The kernel is a squared
+    exponential with one length scale per kind of column, which all stages share. Hyperparameters maximise the marginal
+    likelihood (section 5.4.1) times normal priors on their logarithms.
+
+    Attributes:
+        log: the log hyperparameters: length scales, variance, noise.
+    """
+
+    def __init__(self, kinds: np.ndarray, x: np.ndarray, y: np.ndarray, log: Sequence[float] | None = None) -> None:
+        """Condition on observations.
+
+        Args:
+            kinds: (columns,) of each column, numbered from 0; see `Features.kinds`.
+            x: (n, columns) networks, repeatedly where there are several observations of one.
+            y: (n,) observations, in any unit.
+            log: hyperparameters of an earlier model; None to learn them.
+        """
+        self._kinds, self._x = kinds, x
+        self._unit = float(y.std()) or 1.0
+        self._ceiling = float(y.max()) + _HEADROOM * self._unit
+        warped = self._warp(y)
+        self._mean, self._scale = float(warped.mean()), float(warped.std()) or 1.0
+        self._y = (warped - self._mean) / self._scale
+        self.log = self._learned() if log is None else np.array(log)
+        self._columns = np.exp(-self.log[kinds]) / np.sqrt(np.bincount(kinds)[kinds])
+        self._scaled = x * self._columns
+        covariance = self._kernel(self._scaled) + np.diag(np.full(len(x), np.exp(self.log[-1]) + _JITTER))
+        self._inverse = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(x)))
+        self._weights = self._inverse @ self._y
+
+    def __len__(self) -> int:
+        return len(self._y)
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Condition on more observations, under the same hyperparameters, in time that grows with the square of n."""
+        standardised = (self._warp(y) - self._mean) / self._scale
+        for row, value in zip(x * self._columns, standardised, strict=True):
+            self._append(row, float(value))
+        self._weights = self._inverse @ self._y
+
+    def expecting(self, x: np.ndarray) -> AccuracyModel:
+        """A copy that believes to have observed its own mean at these rows: as sure as if they were told."""
+        copy = object.__new__(AccuracyModel)
+        copy.__dict__.update(self.__dict__)
+        copy.add(x, self.mean(x))
+        return copy
+
+    def mean(self, x: np.ndarray) -> np.ndarray:
+        """Expected observations (m,): posterior medians."""
+        return self._unwarp(self._kernel(x * self._columns) @ self._weights)
+
+    def optimistic(self, x: np.ndarray, deviations: float) -> np.ndarray:
+        """What is expected (m,) plus so many posterior standard deviations, without noise."""
+        across = self._kernel(x * self._columns)
+        variance = np.exp(self.log[-2]) - np.einsum("ij,ij->i", across @ self._inverse, across)
+        return self._unwarp(across @ self._weights + deviations * np.sqrt(variance.clip(_JITTER)))
+
+    def rank_correlation(self) -> float:
+        """Spearman's, between each observation and its prediction from all others (section 5.4.2)."""
+        left_out = self._y - self._weights / self._inverse.diagonal()
+        if np.ptp(self._y) == 0 or np.ptp(left_out) == 0:
+            return 0.0
+        return float(spearmanr(left_out, self._y).statistic)
+
+    def _warp(self, y: np.ndarray) -> np.ndarray:
+        """Observations on the scale on which the process is Gaussian."""
+        warped: np.ndarray = -np.log(((self._ceiling - y) / self._unit).clip(_LEAST_DISTANCE))
+        return warped
+
+    def _unwarp(self, standardised: np.ndarray) -> np.ndarray:
+        """The way back."""
+        y: np.ndarray = self._ceiling - self._unit * np.exp(-(standardised * self._scale + self._mean))
+        return y
+
+    def _kernel(self, scaled: np.ndarray) -> np.ndarray:
+        """Covariances (m, n) of the function between rows divided by the length scales and the observed ones."""
+        covariance: np.ndarray = np.exp(self.log[-2] - _distances(scaled, self._scaled) / 2)
+        return covariance
+
+    def _append(self, row: np.ndarray, y: float) -> None:
+        """Border the inverse covariance by one row (block inversion, appendix A.3)."""
+        across = self._kernel(row[None])[0]
+        solved = self._inverse @ across
+        left = float(np.exp(self.log[-2]) + np.exp(self.log[-1]) + _JITTER - across @ solved)
+        inverse = np.empty((len(across) + 1,) * 2)
+        inverse[:-1, :-1] = self._inverse + np.outer(solved, solved) / left
+        inverse[-1, :-1] = inverse[:-1, -1] = -solved / left
+        inverse[-1, -1] = 1 / left
+        self._inverse, self._y = inverse, np.append(self._y, y)
+        self._scaled = np.vstack([self._scaled, row])
+
+    def _learned(self) -> np.ndarray:
+        step = -(-len(self._y) // _LEARN_ROWS)
+        x, y = self._x[::step], self._y[::step]
+        groups = int(self._kinds.max()) + 1
+        apart = np.stack([_distances(x[:, self._kinds == i], x[:, self._kinds == i]) for i in range(groups)])
+        apart /= np.bincount(self._kinds)[:, None, None]
+        length = _LENGTH[0] + np.log(groups) / 2
+        centre = np.array([length] * groups + [_VARIANCE[0], _NOISE[0]])
+        spread = np.array([_LENGTH[1]] * groups + [_VARIANCE[1], _NOISE[1]])
+        bounds = list(zip(centre - 3 * spread, centre + 3 * spread, strict=True))
+        options = {"maxiter": _STEPS}
+        result = minimize(
+            _loss, centre, (apart, y, centre, spread), "L-BFGS-B", jac=True, bounds=bounds, options=options
+        )
+        best: np.ndarray = result.x
+        return best
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Squared distances (len(a), len(b)) of rows."""
+    squared: np.ndarray = np.square(a).sum(1)[:, None] + np.square(b).sum(1) - 2 * a @ b.T
+    return squared.clip(0, out=squared)
+
+
+def _loss(
+    log: np.ndarray, apart: np.ndarray, y: np.ndarray, centre: np.ndarray, spread: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Negative log posterior of the log hyperparameters, up to a constant, and its gradient (equation 5.9)."""
+    closeness = np.exp(-2 * log[:-2])
+    kernel = np.exp(log[-2] - np.tensordot(closeness, apart, 1) / 2)
+    noise = np.exp(log[-1])
+    factor = cholesky(kernel + np.diag(np.full(len(y), noise + _JITTER)), lower=True)
+    inverse = cho_solve((factor, True), np.eye(len(y)))
+    weights = inverse @ y
+    slope = (inverse - np.outer(weights, weights)) / 2
+    sloped = slope * kernel
+    gradient = [*(np.tensordot(apart, sloped, 2) * closeness), sloped.sum(), noise * np.trace(slope)]
+    off = (log - centre) / spread
+    loss = y @ weights / 2 + np.log(factor.diagonal()).sum() + off @ off / 2
+    return float(loss), np.array(gradient) + off / spread

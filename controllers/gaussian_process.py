@@ -1,0 +1,207 @@
+"""Gaussian process regression (Rasmussen & Williams 2006): exact, for some thousands of rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from search_space import InputError
+
+_LEARN_ROWS = 600
+"""The hyperparameters are learned from this many rows at most, for each step costs their third power."""
+_STEPS = 40
+_LOG_NOISE = (-4.0, 1.0)
+_LOG_SIGNAL = (1.0, 1.0)
+_LENGTH_SPREAD = math.sqrt(3.0)
+_LEAST_NOISE = 1e-6
+_BLOCK = 16
+"""Rows to predict at a time: their kernels with thousands of centres stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """Of a Gaussian process on targets of mean 0 and variance 1.
+
+    Attributes:
+        lengths: length scale of each group of columns.
+        signal: variance of the function.
+        noise: variance of an observation around it.
+    """
+
+    lengths: tuple[float, ...]
+    signal: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeanFunction:
+    """A weighted sum of kernels at given rows: a posterior mean without what fitting it needs.
+
+    Attributes:
+        centres: (n, columns), divided by the length scales.
+        inverse_lengths: (columns,).
+        weights: (n,), in the unit of the targets.
+        offset: the targets' mean.
+        norms: (n,) squares of the centres' lengths.
+    """
+
+    centres: Tensor
+    inverse_lengths: Tensor
+    weights: Tensor
+    offset: float
+    norms: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "norms", self.centres.square().sum(1))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Means (m,) at the rows of `x` (m, columns)."""
+        scaled = torch.from_numpy(x) * self.inverse_lengths
+        starts = range(0, max(1, len(x)), _BLOCK)
+        parts = [matern(scaled[i : i + _BLOCK], self.centres, self.norms) @ self.weights for i in starts]
+        means: np.ndarray = torch.cat(parts).numpy() + self.offset
+        return means
+
+
+class GaussianProcess:
+    """Regression by a Matern-5/2 kernel with a length scale per group of columns.
+
+    The hyperparameters maximise the marginal likelihood (section 5.4.1) times log-normal priors, of which the one on
+    the length scales grows with the root of the number of columns (Hvarfner et al. 2024, arXiv 2402.02229), so that
+    few rows don't overfit.
+
+    Attributes:
+        hyperparameters: those of the last fit.
+        noise_variance: of one observation, in squared units of `y`: the learned or the given one's mean.
+        mean: the posterior mean, a function of rows (m, columns); cheaper than `predict`.
+    """
+
+    hyperparameters: Hyperparameters
+    noise_variance: float
+    mean: MeanFunction
+
+    def __init__(self, groups: np.ndarray | None = None) -> None:
+        """Make one for columns that share a length scale where their number in `groups` is the same; None for all."""
+        self._groups = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
+
+    def fit(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        noise_variance: float | np.ndarray | None = None,
+        hyperparameters: Hyperparameters | None = None,
+    ) -> GaussianProcess:
+        """Condition on observations.
+
+        Args:
+            x: (n, columns), standardised.
+            y: (n,), in any unit.
+            noise_variance: of each observation (n,) or of all, in squared units of `y`; None to learn one for all.
+            hyperparameters: of an earlier fit, whose learning is saved; None to learn them.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: fewer than two rows, or numbers that aren't finite.
+        """
+        if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise InputError("a Gaussian process needs two rows of finite numbers at least")
+        offset, self._scale = float(np.mean(y)), float(np.std(y)) or 1.0
+        rows = torch.from_numpy(np.asarray(x, dtype=np.float64))
+        target = torch.from_numpy((np.asarray(y, dtype=np.float64) - offset) / self._scale)
+        noise = None
+        if noise_variance is not None:
+            given = np.asarray(noise_variance, dtype=np.float64) / self._scale**2
+            noise = torch.from_numpy(np.broadcast_to(given, len(x)).copy()).clamp_min(_LEAST_NOISE)
+        self.hyperparameters = hyperparameters or self._learn(rows, target, noise)
+        if noise is None:
+            noise = torch.full((len(x),), self.hyperparameters.noise, dtype=torch.float64)
+        self.noise_variance = float(noise.mean()) * self._scale**2
+        lengths = torch.tensor(self.hyperparameters.lengths, dtype=torch.float64)
+        inverse_lengths = self._expand(lengths, x.shape[1]).reciprocal()
+        scaled = rows * inverse_lengths
+        self._target = target
+        self._cholesky = _cholesky(self.hyperparameters.signal * matern(scaled, scaled), noise)
+        self._weights = torch.cholesky_solve(target[:, None], self._cholesky)[:, 0]
+        weights = self._weights * (self.hyperparameters.signal * self._scale)
+        self.mean = MeanFunction(scaled, inverse_lengths, weights, offset)
+        return self
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior means and standard deviations (m,) of the function, without noise, at `x` (m, columns)."""
+        across = matern(torch.from_numpy(x) * self.mean.inverse_lengths, self.mean.centres)
+        means = (across @ self.mean.weights).numpy() + self.mean.offset
+        signal = self.hyperparameters.signal
+        explained = torch.linalg.solve_triangular(self._cholesky, signal * across.T, upper=False).square().sum(0)
+        return means, (signal - explained).clamp_min(0).sqrt().numpy() * self._scale
+
+    def sample(self, x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Functions drawn from the posterior, without noise: values (count, m) at the rows of `x` (m, columns)."""
+        scaled = torch.from_numpy(x) * self.mean.inverse_lengths
+        signal, across = self.hyperparameters.signal, matern(scaled, self.mean.centres)
+        explained = torch.linalg.solve_triangular(self._cholesky, signal * across.T, upper=False)
+        jitter = torch.full((len(x),), _LEAST_NOISE * signal, dtype=torch.float64)
+        factor = _cholesky(signal * matern(scaled, scaled) - explained.T @ explained, jitter)
+        drawn = factor @ torch.from_numpy(rng.standard_normal((len(x), count)))
+        values: np.ndarray = self.mean(x) + self._scale * drawn.T.numpy()
+        return values
+
+    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations (n,) of each observation given all others (equations 5.10 to 5.12)."""
+        precision = torch.cholesky_inverse(self._cholesky).diagonal()
+        means = (self._target - self._weights / precision).numpy() * self._scale + self.mean.offset
+        return means, precision.rsqrt().numpy() * self._scale
+
+    def _expand(self, lengths: Tensor, columns: int) -> Tensor:
+        """One length per column from one per group."""
+        return lengths.expand(columns) if self._groups is None else lengths[self._groups]
+
+    def _learn(self, x: Tensor, target: Tensor, noise: Tensor | None) -> Hyperparameters:
+        """Maximise the posterior of the logarithms of lengths, signal and noise."""
+        chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(target))[:_LEARN_ROWS])
+        x, target = x[chosen], target[chosen]
+        known = None if noise is None else noise[chosen]
+        groups = 1 if self._groups is None else int(self._groups.max()) + 1
+        log_length = math.sqrt(2) + math.log(x.shape[1]) / 2
+        centre = torch.tensor([log_length] * groups + [_LOG_SIGNAL[0], _LOG_NOISE[0]], dtype=torch.float64)
+        spread = torch.tensor([_LENGTH_SPREAD] * groups + [_LOG_SIGNAL[1], _LOG_NOISE[1]], dtype=torch.float64)
+        logs = centre.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS([logs], max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            values = logs.clamp(centre - 4 * spread, centre + 4 * spread).exp()
+            scaled = x / self._expand(values[:-2], x.shape[1])
+            variance = known if known is not None else values[-1].clamp_min(_LEAST_NOISE).expand(len(target))
+            cholesky = _cholesky(values[-2] * matern(scaled, scaled), variance)
+            white = torch.linalg.solve_triangular(cholesky, target[:, None], upper=False)
+            evidence = -white.square().sum() / 2 - cholesky.diagonal().log().sum()
+            negative: Tensor = ((logs - centre) / spread).square().sum() / 2 - evidence
+            negative.backward()  # type: ignore[no-untyped-call]
+            return negative
+
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+        values = logs.detach().clamp(centre - 4 * spread, centre + 4 * spread).exp().tolist()
+        return Hyperparameters(tuple(values[:-2]), values[-2], max(values[-1], _LEAST_NOISE))
+
+
+def matern(a: Tensor, b: Tensor, norms: Tensor | None = None) -> Tensor:
+    """Matern-5/2 correlations (len(a), len(b)) of rows that are divided by their length scales (equation 4.17).
+
+    `norms` are the squared lengths of the rows of `b`, where they are known.
+    """
+    norms = b.square().sum(1) if norms is None else norms
+    squared = torch.addmm(a.square().sum(1)[:, None] + norms, a, b.T, alpha=-2)
+    distance = (5 * squared.clamp_min(1e-12)).sqrt()
+    correlation: Tensor = (1 + distance * (1 + distance / 3)) * torch.exp(-distance)
+    return correlation
+
+
+def _cholesky(covariance: Tensor, noise: Tensor) -> Tensor:
+    factor: Tensor = torch.linalg.cholesky(covariance + torch.diag(noise))
+    return factor

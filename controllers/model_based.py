@@ -1,0 +1,319 @@
+"""Model-based reinforcement learning of architectures: PPO trained against a fitted model of accuracy.
+
+After DyNA-PPO (Angermueller et al., ICLR 2020): between real children the policy learns from a reward model, as long as
+the model's cross-validated fit earns it; otherwise it learns from the children alone. What is special here is that only
+accuracy is learned: a network's cost is known, so that the reward is computed from both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from controllers.accuracy_model import AccuracyModel
+from controllers.base import Outcome, Problem, Suggestion, option
+from controllers.features import Features
+from controllers.policy import Batch, rank_returns, single_threaded
+from controllers.ppo import PPO, PPOOptions
+from search_space import Architecture
+from search_space.cost import flops, params
+from search_space.space import Actions
+
+_LEAST = 4
+"""Outcomes below which no model is fitted."""
+
+_REFIT = 1.15
+"""The model is fitted anew each time there are so many times as many outcomes; in between, outcomes are added to it."""
+
+_MOST_ROWS, _BEST_ROWS = 500, 350
+"""A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
+
+_LEADERS, _MUTANTS, _MOST_CHANGES = 10, 200, 4
+"""Networks with the best estimated reward, how many mutants they have, and in how many decisions."""
+
+_CLIMBERS, _CLIMBS = 3, 8
+"""The local search on the acquisition looks at all neighbours of the best candidates, several times."""
+
+_CACHED = 20_000
+"""Networks whose features and costs are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBasedOptions(PPOOptions):
+    """Options of `ModelBased`.
+
+    Attributes:
+        warm_up: Children that are drawn at random first.
+        gate: The model counts if the rank correlation of its leave-one-out predictions is at least this.
+        exploration: Standard deviations by which the acquisition is optimistic about accuracy, on average: each child
+            draws its own from an exponential distribution, for a few bold ones find what the model is too sure of.
+        rollouts: Architectures per update of the policy against the model.
+        model_updates: Such updates between two batches of real outcomes.
+    """
+
+    warm_up: int = option(10, low=2)
+    gate: float = option(0.5, low=-1.0, high=1.0)
+    exploration: float = option(3.0, low=0.0)
+    rollouts: int = option(32, low=2)
+    model_updates: int = option(1, low=0)
+
+
+class ModelBased(PPO):
+    """PPO whose policy is trained on a Gaussian process of accuracy, and whose best candidate becomes the next child.
+
+    A child is the best, in optimistic reward, of the policy's samples, mutants of the leaders, and what a local search
+    finds from there. Suggestions under way count as observed at their expected accuracy, so that many at once spread.
+    Where an outcome tells no accuracy or cost, the model is one of the reward.
+    """
+
+    options_type: ClassVar[type[PPOOptions]] = ModelBasedOptions
+    options: ModelBasedOptions
+
+    def __init__(self, problem: Problem, options: ModelBasedOptions, seed: int) -> None:
+        super().__init__(problem, options, seed)
+        self._features = Features(problem.space, one_hot=False)
+        self._cache: dict[Actions, tuple[np.ndarray, float]] = {}
+        self._asked = 0
+        self._pending: dict[str, Actions] = {}
+        self._known: set[str] = set()
+        self._observed: list[tuple[Actions, float, float | None, float | None]] = []
+        self._rollouts: list[Actions] = []
+        self._model: AccuracyModel | None = None
+        self._cost_model: AccuracyModel | None = None
+        self._fitted: list[int] = []
+        self._modelled = self._refitted_at = 0
+
+    def _suggest(self) -> Suggestion:
+        self._asked += 1
+        warm = self._asked > self.options.warm_up
+        model = self._trusted_model() if warm else None
+        if model is not None:
+            actions = self._propose(model)
+        elif warm:
+            actions = super()._suggest().actions
+        else:
+            actions = self.space.sample_actions(self.rng)
+        self._pending[self._key(actions)] = actions
+        with single_threaded(), torch.no_grad():
+            log_prob = min(0.0, float(self._log_prob([actions])))
+        return Suggestion(actions, log_prob, self._version, random=not warm)
+
+    def _learn(self, outcome: Outcome) -> None:
+        actions, version = outcome.suggestion.actions, self._version
+        self._known.add(self._key(actions))
+        self._pending.pop(self._key(actions), None)
+        if outcome.reward is not None:
+            blind = self._blind
+            self._observed.append((actions, outcome.reward, outcome.accuracy, outcome.cost))
+            if self._blind != blind:
+                self._model = None
+        super()._learn(outcome)
+        if self._version > version:
+            self._imagine()
+
+    def recommend(self) -> Architecture | None:
+        """The observed network with the best estimated reward; None before any success."""
+        model = self._current_model()
+        if model is None:
+            best = self.memory.top(1)
+            return self.space.decode(best[0]) if best else None
+        return self.space.decode(self._leaders(model, 1)[0])
+
+    def _imagine(self) -> None:
+        """Train the policy against the model, if the model earns it."""
+        model = self._trusted_model()
+        if model is None:
+            return
+        for _ in range(self.options.model_updates):
+            with single_threaded():
+                self._rollouts, log_probs = self.policy.sample_batch(self.rng, self.options.rollouts)
+                sequences = torch.tensor(self._rollouts)
+                returns = rank_returns(self._acquisition(model, self._rollouts, self.options.exploration).tolist())
+                with torch.no_grad():
+                    before = self.policy.evaluate(sequences)
+                advantage = (returns[:, None] - before.value) * before.active
+                self._update(Batch(sequences, torch.tensor(log_probs), returns, advantage))
+
+    def _trusted_model(self) -> AccuracyModel | None:
+        """The model, with what is under way taken as expected; None if it doesn't earn trust."""
+        model = self._current_model()
+        if model is None or not self._trusts(model):
+            return None
+        return model.expecting(self._rows(list(self._pending.values()))) if self._pending else model
+
+    def _trusts(self, model: AccuracyModel) -> bool:
+        """Whether the model's cross-validated fit is good enough."""
+        return model.rank_correlation() >= self.options.gate
+
+    def _current_model(self) -> AccuracyModel | None:
+        """The model of what was observed; None while that is too little."""
+        observed = len(self._observed)
+        if observed < _LEAST:
+            return None
+        if self._model is None or observed >= _REFIT * self._refitted_at:
+            self._fitted = self._chosen_rows()
+            self._model, self._refitted_at = self._fit(None), observed
+            self._cost_model = self._fit_cost()
+        elif self._modelled < observed:
+            new = range(self._modelled, observed)
+            self._model.add(self._rows([self._observed[i][0] for i in new]), self._targets(new))
+        self._modelled = observed
+        return self._model
+
+    def _chosen_rows(self) -> list[int]:
+        """Which outcomes a new fit takes, so that its time stays bounded."""
+        count = len(self._observed)
+        if self._model is None or count <= _MOST_ROWS:
+            return list(range(count))
+        actions = [row[0] for row in self._observed]
+        order = np.argsort(-self._rewards(self._model.mean(self._rows(actions)), actions), kind="stable")
+        spread = np.linspace(_BEST_ROWS, count - 1, _MOST_ROWS - _BEST_ROWS).astype(int)
+        return sorted(order[:_BEST_ROWS].tolist() + order[spread].tolist())
+
+    def _fit(self, log: Sequence[float] | None) -> AccuracyModel:
+        """A model of the chosen outcomes."""
+        actions = [self._observed[i][0] for i in self._fitted]
+        return AccuracyModel(self._features.kinds, self._features(actions), self._targets(self._fitted), log)
+
+    def _fit_cost(self) -> AccuracyModel | None:
+        """A model of the costs, larger being better, where they can't be counted."""
+        if self._blind or self._counts:
+            return None
+        chosen = [self._observed[i] for i in self._fitted]
+        negative = -np.log([cost or 1.0 for _, _, _, cost in chosen])
+        return AccuracyModel(self._features.kinds, self._features([row[0] for row in chosen]), negative)
+
+    @property
+    def _blind(self) -> bool:
+        """Whether the model is one of the reward, for some outcome lacked accuracy or cost."""
+        return any(accuracy is None or cost is None for _, _, accuracy, cost in self._observed)
+
+    @property
+    def _counts(self) -> bool:
+        """Whether the cost is FLOPs or params, which take microseconds to count; a device's must be learned."""
+        return self.problem.cost in (flops, params)
+
+    def _targets(self, rows: Iterable[int]) -> np.ndarray:
+        """What the model learns from some of the outcomes."""
+        column = 1 if self._blind else 2
+        return np.array([self._observed[i][column] for i in rows])
+
+    def _look_up(self, actions: Sequence[Actions]) -> list[tuple[np.ndarray, float]]:
+        """Features and counted cost of each network."""
+        if len(self._cache) > _CACHED:
+            self._cache = {}
+        new = [row for row in dict.fromkeys(actions) if row not in self._cache]
+        if new:
+            counted = self._features.costs(new)[:, int(self.problem.cost is params)].astype(float)
+            self._cache.update(zip(new, zip(self._features(new), counted, strict=True), strict=True))
+        return [self._cache[row] for row in actions]
+
+    def _rows(self, actions: Sequence[Actions]) -> np.ndarray:
+        """Features (n, columns)."""
+        return np.array([features for features, _ in self._look_up(actions)])
+
+    def _costs(self, actions: Sequence[Actions]) -> np.ndarray:
+        """Costs (n,), counted or learned."""
+        if self._cost_model is None:
+            return np.array([counted for _, counted in self._look_up(actions)])
+        learned: np.ndarray = np.exp(-self._cost_model.mean(self._rows(actions)))
+        return learned
+
+    def _rewards(self, accuracies: np.ndarray, actions: Sequence[Actions]) -> np.ndarray:
+        """Rewards (n,) of accuracies (n,) at the networks' own costs."""
+        if self._blind:
+            return accuracies
+        rewards: np.ndarray = np.broadcast_to(self.problem.objective(accuracies, self._costs(actions)), len(actions))
+        return rewards
+
+    def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], deviations: float) -> np.ndarray:
+        """Rewards (n,) of optimistic accuracies."""
+        return self._rewards(model.optimistic(self._rows(actions), deviations), actions)
+
+    def _leaders(self, model: AccuracyModel, k: int) -> list[Actions]:
+        """The `k` observed networks with the best estimated rewards, best first."""
+        observed = list(dict.fromkeys(row[0] for row in self._observed))
+        rewards = self._rewards(model.mean(self._rows(observed)), observed)
+        return [observed[i] for i in np.argsort(-rewards, kind="stable")[:k].tolist()]
+
+    def _propose(self, model: AccuracyModel) -> Actions:
+        """The best candidate that isn't known yet; a random network where all are."""
+        deviations = self.options.exploration * self.rng.exponential()
+        scores: dict[Actions, float] = {}
+
+        def score(candidates: Sequence[Actions]) -> None:
+            new = [row for row in dict.fromkeys(candidates) if row not in scores]
+            if new:
+                scores.update(zip(new, self._acquisition(model, new, deviations).tolist(), strict=True))
+
+        score(self._candidates(model))
+        climbed: set[Actions] = set()
+        for _ in range(_CLIMBS):
+            best = sorted(scores, key=scores.__getitem__, reverse=True)[:_CLIMBERS]
+            fresh = [row for row in best if row not in climbed]
+            climbed.update(fresh)
+            score([neighbour for row in fresh for neighbour in self._neighbours(row)])
+        for row in sorted(scores, key=scores.__getitem__, reverse=True):
+            key = self._key(row)
+            if key not in self._known and key not in self._pending:
+                return row
+        return self.space.sample_actions(self.rng)
+
+    def _candidates(self, model: AccuracyModel) -> list[Actions]:
+        """Where the local search begins: the leaders, their mutants and the policy's samples."""
+        leaders = self._leaders(model, _LEADERS)
+        return leaders + self._mutants(leaders) + self._rollouts
+
+    def _neighbours(self, actions: Actions) -> list[Actions]:
+        """All that differ in one decision."""
+        return [
+            (*actions[:i], choice, *actions[i + 1 :])
+            for i, decision in enumerate(self.space.decisions)
+            for choice in range(len(decision.choices))
+            if choice != actions[i]
+        ]
+
+    def _mutants(self, parents: Sequence[Actions]) -> list[Actions]:
+        """Parents with several decisions changed."""
+        mutants = []
+        for _ in range(_MUTANTS):
+            mutant = list(parents[int(self.rng.integers(len(parents)))])
+            changes = min(int(self.rng.integers(2, _MOST_CHANGES + 1)), len(mutant))
+            for i in self.rng.permutation(len(mutant))[:changes].tolist():
+                choices = len(self.space.decisions[i].choices)
+                mutant[i] = int(mutant[i] + 1 + self.rng.integers(choices - 1)) % choices
+            mutants.append(tuple(mutant))
+        return mutants
+
+    def _key(self, actions: Actions) -> str:
+        return self.space.decode(actions).key()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Controller.state_dict`."""
+        return super().state_dict() | {
+            "asked": self._asked,
+            "pending": [list(actions) for actions in self._pending.values()],
+            "known": sorted(self._known),
+            "observed": [(list(actions), *numbers) for actions, *numbers in self._observed],
+            "rollouts": [list(actions) for actions in self._rollouts],
+            "fitted": list(self._fitted),
+            "refitted_at": self._refitted_at,
+            "log": None if self._model is None else self._model.log.tolist(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Controller.load_state_dict`."""
+        super().load_state_dict(state)
+        self._asked = state["asked"]
+        self._pending = {self._key(actions): tuple(actions) for actions in state["pending"]}
+        self._known = set(state["known"])
+        self._observed = [(tuple(actions), *numbers) for actions, *numbers in state["observed"]]
+        self._rollouts = [tuple(actions) for actions in state["rollouts"]]
+        self._fitted = list(state["fitted"])
+        self._refitted_at = self._modelled = state["refitted_at"]
+        self._cache, self._model = {}, None if state["log"] is None else self._fit(state["log"])
+        self._cost_model = None if self._model is None else self._fit_cost()

@@ -1,0 +1,166 @@
+"""What the model-based controller promises beyond the contract of all controllers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import controllers
+from controllers import Outcome, Suggestion
+from controllers.accuracy_model import AccuracyModel
+from search_space import InputError, load_space
+from search_space.cost import flops
+
+TARGET = 40e6
+
+
+def reward(accuracy, cost):
+    return accuracy * (cost / TARGET) ** -0.07
+
+
+def truth(actions) -> float:
+    """Saturating in the number and kind of layers, with the later ones counting more."""
+    strength = sum(action * (1 + i / 4) for i, action in enumerate(actions))
+    return 0.9 - 0.5 * np.exp(-strength / 8)
+
+
+@pytest.fixture(scope="module")
+def space():
+    return load_space("nas-bench-macro")
+
+
+@pytest.fixture
+def build(space):
+    def make(seed=0, **options):
+        return controllers.create("model_based", space, objective=reward, cost=flops, seed=seed, **options)
+
+    return make
+
+
+def outcome(space, suggestion: Suggestion, rng=None) -> Outcome:
+    accuracy = truth(suggestion.actions) + (0.0 if rng is None else rng.normal(0, 0.003))
+    cost = flops(space.decode(suggestion.actions))
+    return Outcome(suggestion, reward(accuracy, cost), accuracy, cost)
+
+
+def search(space, controller, children: int, in_flight: int = 1) -> list[Suggestion]:
+    rng, waiting, asked = np.random.default_rng(0), [], []
+    for _ in range(children):
+        waiting += controller.ask(in_flight - len(waiting))
+        asked.append(waiting.pop(0))
+        controller.tell([outcome(space, asked[-1], rng)])
+    return asked
+
+
+def true_reward(space, network) -> float:
+    return reward(truth(space.encode(network)), flops(network))
+
+
+@pytest.mark.parametrize("in_flight", [1, 8])
+def test_finds_far_better_networks_than_random_search(space, build, in_flight):
+    controller = build()
+    search(space, controller, 50, in_flight)
+    rng = np.random.default_rng(1)
+    random = [true_reward(space, space.sample(rng)) for _ in range(2000)]
+    assert true_reward(space, controller.recommend()) > np.quantile(random, 0.995)
+
+
+def test_the_first_children_are_random_and_say_so(build, space):
+    asked = search(space, build(warm_up=7), 20)
+    assert [suggestion.random for suggestion in asked] == [True] * 7 + [False] * 13
+
+
+def test_many_under_way_are_all_different_networks(build, space):
+    controller = build()
+    search(space, controller, 20)
+    asked = controller.ask(40)
+    assert len({space.decode(suggestion.actions).key() for suggestion in asked}) == 40
+
+
+def test_a_network_that_failed_is_not_suggested_again(build, space):
+    controller = build()
+    search(space, controller, 15)
+    (bad,) = controller.ask()
+    controller.tell([Outcome(bad, failure="out of memory")])
+    key = space.decode(bad.actions).key()
+    assert key not in {space.decode(suggestion.actions).key() for suggestion in search(space, controller, 25)}
+
+
+def test_without_trust_in_the_model_the_policy_suggests(build, space):
+    never, plain = build(gate=1.0, warm_up=5), build(gate=-1.0, warm_up=5)
+    suggestions = search(space, never, 25)
+    assert suggestions != search(space, plain, 25)
+    assert suggestions[-1].policy_version > 0
+
+
+def test_an_objective_that_changes_changes_the_recommendation(space):
+    weight = {"w": -0.01}
+    controller = controllers.create(
+        "model_based", space, objective=lambda a, c: a * (c / TARGET) ** weight["w"], cost=flops, seed=0
+    )
+    search(space, controller, 40)
+    large = flops(controller.recommend())
+    weight["w"] = -2.0
+    assert flops(controller.recommend()) < large
+
+
+@pytest.mark.parametrize("option", [{"warm_up": 1}, {"gate": 2.0}, {"exploration": -1.0}, {"model_updates": 0.5}])
+def test_options_out_of_range_are_refused_by_name(build, option):
+    with pytest.raises(InputError, match=next(iter(option))):
+        build(**option)
+
+
+KINDS = np.array([0, 0, 0, 1, 1, 2])
+
+
+@pytest.fixture
+def observations():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 6))
+    return x, np.tanh(x[:, 0]) + x[:, 3] + rng.normal(0, 0.05, 60)
+
+
+def test_the_model_predicts_what_it_has_not_seen(observations):
+    x, y = observations
+    model = AccuracyModel(KINDS, x[:45], y[:45])
+    assert np.corrcoef(model.mean(x[45:]), y[45:])[0, 1] > 0.75
+    assert model.rank_correlation() > 0.75
+
+
+def test_adding_observations_equals_conditioning_on_them_at_once(observations):
+    x, y = (np.concatenate([values[:30], values[:30]]) for values in observations)
+    whole = AccuracyModel(KINDS, x, y)
+    part = AccuracyModel(KINDS, x[:30], y[:30], whole.log)
+    part.add(x[30:], y[30:])
+    assert len(part) == len(whole) == 60
+    assert part.optimistic(x, 1.0) == pytest.approx(whole.optimistic(x, 1.0), rel=0.05)
+
+
+def test_expected_observations_add_certainty_and_change_no_mean(observations):
+    x, y = observations
+    model = AccuracyModel(KINDS, x[:30], y[:30])
+    expecting = model.expecting(x[30:40])
+    assert expecting.mean(x) == pytest.approx(model.mean(x), abs=1e-6)
+    assert (expecting.optimistic(x[30:40], 1.0) < model.optimistic(x[30:40], 1.0)).all()
+    assert model.mean(x[:5]) == pytest.approx(AccuracyModel(KINDS, x[:30], y[:30]).mean(x[:5]))
+
+
+def test_a_cost_that_is_measured_on_a_device_is_learned(space):
+    """It is told with every child; asking for it of thousands of candidates would take hours."""
+    asked = []
+
+    def latency(network):
+        asked.append(network)
+        return flops(network) / 1e6
+
+    controller = controllers.create("model_based", space, objective=reward, cost=latency, seed=0)
+    for _ in range(40):
+        (suggestion,) = controller.ask()
+        accuracy, cost = truth(suggestion.actions), flops(space.decode(suggestion.actions)) / 1e6
+        controller.tell([Outcome(suggestion, reward(accuracy, cost * 1e6), accuracy, cost)])
+    assert not asked
+    costs = np.array(
+        [latency(space.decode(row)) for row in (space.sample_actions(np.random.default_rng(i)) for i in range(50))]
+    )
+    rows = [space.sample_actions(np.random.default_rng(i)) for i in range(50)]
+    assert np.corrcoef(np.log(controller._costs(rows)), np.log(costs))[0, 1] > 0.9
