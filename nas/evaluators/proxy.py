@@ -12,6 +12,7 @@ from nas import training
 from nas.data import ImageData, load
 from nas.evaluators.base import Measurement, Report
 from nas.model import build
+from nas.objective import CostFunction, cost_function
 from nas.recipe import Data, Proxy, Recipe
 from search_space.architecture import Architecture
 from search_space.transform import for_proxy
@@ -37,7 +38,9 @@ class ProxyEvaluator:
 
     @classmethod
     def of(cls, recipe: Recipe) -> ProxyEvaluator:
-        """The evaluator that a recipe describes."""
+        """The evaluator that a recipe with images describes."""
+        assert recipe.data is not None
+        assert recipe.proxy is not None
         executor = recipe.executor
         return cls(
             data=recipe.data,
@@ -47,6 +50,10 @@ class ProxyEvaluator:
             gpu=executor.gpus_per_child > 0,
             time_limit=executor.time_limit,
         )
+
+    def cost_function(self, name: str) -> CostFunction:
+        """The cost of the deployed network (see `nas.objective.cost_function`)."""
+        return cost_function(name)
 
     def images(self) -> ImageData:
         """The images, packed once per host and loaded once per process.

@@ -1,0 +1,268 @@
+"""The evaluator that looks up: recorded trainings of a benchmark instead of training anything.
+
+A file that holds every network of its space is a table; from any other, a Gaussian process learns the accuracy of all.
+The surrogate that is shipped, `rehearsal`, was fitted by benchmarks/fit_rehearsal.py to Accel-NASBench (Ahmad et al.
+2024, arXiv 2404.08005, Apache-2.0): the accuracy of MnasNet-space networks after a reduced training on ImageNet, and
+their speed on several devices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from controllers.features import Features
+from nas.evaluators import benchmark_file, surrogate
+from nas.evaluators.base import Measurement, Report
+from nas.evaluators.benchmark_file import BenchmarkError, Network, space_of
+from nas.evaluators.encoder import Encoder
+from nas.evaluators.optimum import optimum
+from nas.evaluators.surrogate import Surrogate
+from nas.objective import CostFunction, cost_function
+from nas.recipe import Recipe
+from search_space import Architecture, SearchSpace, cost, load_space
+from search_space.space import Actions
+
+__all__ = ["REHEARSAL", "BenchmarkError", "BenchmarkEvaluator", "library_space"]
+
+REHEARSAL = "rehearsal"
+NOISE = 0.3
+"""Standard deviation of an observed accuracy where the file can't tell, in points."""
+
+_REHEARSED = "accel-nasbench"
+_FILE = Path(__file__).with_name("rehearsal.npz")
+
+Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Table:
+    """The recorded accuracies of every network of a space."""
+
+    def __init__(self, space: SearchSpace, networks: Mapping[Actions, Network]) -> None:
+        self.actions = list(networks)
+        self.accuracies = [network.accuracies for network in networks.values()]
+        self.means = np.array([np.mean(accuracies) for accuracies in self.accuracies])
+        self._space = space
+        self._rows = {actions: row for row, actions in enumerate(self.actions)}
+
+    @property
+    def repeated(self) -> bool:
+        """Whether every network was trained more than once."""
+        return all(len(accuracies) > 1 for accuracies in self.accuracies)
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one training about its network's mean, in points, pooled over the networks."""
+        return 100 * float(np.sqrt(np.mean([np.var(accuracies, ddof=1) for accuracies in self.accuracies])))
+
+    def row(self, actions: Actions) -> int:
+        """Number of the row with this network, whatever actions lead to it."""
+        if actions not in self._rows:
+            self._rows[actions] = self._by_key[self._space.decode(actions).key()]
+        return self._rows[actions]
+
+    def values(self, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
+        """Mean accuracies (n,) of n networks."""
+        rows = actions.tolist() if isinstance(actions, np.ndarray) else actions
+        means: np.ndarray = self.means[[self.row(tuple(row)) for row in rows]]
+        return means
+
+    @cached_property
+    def _by_key(self) -> dict[str, int]:
+        return {self._space.decode(actions).key(): row for row, actions in enumerate(self.actions)}
+
+
+@dataclass(frozen=True)
+class DeviceMetric:
+    """A cost that was measured on a device, in the file's own unit; positive."""
+
+    encode: Encoder
+    log: Surrogate
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The metric of one network."""
+        return float(self.values([self.encode(architecture)])[0])
+
+    def values(self, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
+        """The metric (n,) of n networks."""
+        metric: np.ndarray = np.exp(self.log.values(actions))
+        return metric
+
+
+class BenchmarkEvaluator:
+    """Looks architectures up (an `Evaluator`).
+
+    Attributes:
+        space: that is searched.
+        noise: standard deviation of an observed accuracy, in points.
+        metrics: names of the device metrics that there are.
+        tau: cross-validated Kendall tau of the surrogate on unseen architectures; None for a table.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        truth: Table | Surrogate,
+        metrics: Mapping[str, Callable[[], Surrogate]],
+        noise: float | None,
+        source: str,
+    ) -> None:
+        """Make one from its truth.
+
+        Args:
+            space: that is searched.
+            truth: the accuracies in [0, 1].
+            metrics: what gives the logarithm of each device metric.
+            noise: standard deviation in points; None for one of a table's trained seeds, else `NOISE`.
+            source: the file, for messages.
+        """
+        self.space = space
+        self.metrics = tuple(sorted(metrics))
+        self.tau = None if isinstance(truth, Table) else truth.tau
+        self._truth = truth
+        self._logs = metrics
+        self._devices: dict[str, DeviceMetric] = {}
+        self._source = source
+        self._encode = Encoder(space)
+        self._features = Features(space)
+        self._seeds = truth if noise is None and isinstance(truth, Table) and truth.repeated else None
+        own = self._seeds.noise if self._seeds else NOISE
+        self.noise = own if noise is None else noise
+
+    @classmethod
+    def load(cls, source: str, space: SearchSpace, noise: float | None = None) -> Self:
+        """Load a benchmark.
+
+        Args:
+            source: `rehearsal` for the surrogate that is shipped, or a .jsonl or .jsonl.gz file.
+            space: that is searched; it must be the file's.
+            noise: standard deviation of an observed accuracy, in points; None for the benchmark's own: one of a
+                table's trained seeds, `NOISE` of a surrogate.
+
+        Raises:
+            BenchmarkError: the file can't be used, or isn't the space's; one line that names it.
+        """
+        if noise is not None and not 0 <= noise <= 100:
+            raise BenchmarkError(f"benchmark.noise: must be from 0 to 100 points, not {noise:g}")
+        if source == REHEARSAL:
+            _check_rehearsed(space)
+            shipped = surrogate.load(_FILE, Features(space))
+            accuracy = shipped.pop("accuracy")
+            return cls(space, accuracy, {name: partial(shipped.__getitem__, name) for name in shipped}, noise, source)
+        networks = benchmark_file.read(source, space)
+        features = Features(space)
+        means = {actions: float(np.mean(network.accuracies)) for actions, network in networks.items()}
+        complete = len(networks) == space.size
+        truth = Table(space, networks) if complete else Surrogate.fitted(features, means, source)
+        metrics = sorted({name for network in networks.values() for name in network.metrics})
+        logs = {name: partial(_fit_log, features, networks, name, source) for name in metrics}
+        return cls(space, truth, logs, noise, source)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """The evaluator that a recipe's `benchmark` section describes (see `load`)."""
+        if recipe.benchmark is None:
+            raise BenchmarkError("benchmark: missing from the recipe")
+        return cls.load(recipe.benchmark.source, recipe.load_space(), recipe.benchmark.noise)
+
+    def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
+        """Look one child up (see `Evaluator.evaluate`); equal seeds observe equal accuracies.
+
+        Raises:
+            SpaceError: the architecture is outside the space.
+        """
+        accuracy = self.observe(self._encode(architecture), np.random.default_rng(seed))
+        return Measurement(accuracy, 0, 0.0)
+
+    def observe(self, actions: Actions, rng: np.random.Generator) -> float:
+        """One noisy accuracy in [0, 1]: a table's trained seed, or the truth and Gaussian noise."""
+        if self._seeds:
+            return float(rng.choice(self._seeds.accuracies[self._seeds.row(actions)]))
+        observed = float(self._truth.values([actions])[0]) + rng.normal(0, self.noise / 100)
+        return min(1.0, max(0.0, observed))
+
+    def accuracy(self, architecture: Architecture) -> float:
+        """The accuracy in [0, 1] without noise; of a table, the mean of its seeds.
+
+        Raises:
+            SpaceError: the architecture is outside the space.
+        """
+        return float(self.accuracies([self._encode(architecture)])[0])
+
+    def accuracies(self, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
+        """The accuracies in [0, 1] without noise of n networks, (n,)."""
+        return self._truth.values(actions).clip(0, 1)
+
+    def cost_function(self, name: str) -> CostFunction:
+        """The cost of an architecture by its name in a recipe: a device metric is learned when it is asked for.
+
+        Raises:
+            BenchmarkError: the benchmark has no such metric, or it can't be learned.
+        """
+        if name in self._logs:
+            if name not in self._devices:
+                self._devices[name] = DeviceMetric(self._encode, self._logs[name]())
+            return self._devices[name]
+        if name in ("flops", "params", "latency"):
+            return cost_function(name)
+        known = f"it has {', '.join(self.metrics)}" if self.metrics else "it has none"
+        raise BenchmarkError(f"objective.cost: {name} wasn't measured in {self._source}; {known}")
+
+    def costs(self, function: CostFunction, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
+        """A cost of n networks, (n,): FLOPs, params and device metrics without building any of them."""
+        if function in (cost.flops, cost.params):
+            return self._features.costs(actions)[:, int(function is cost.params)]
+        if isinstance(function, DeviceMetric):
+            return function.values(actions)
+        return np.array([function(self.space.decode(tuple(row))) for row in actions])
+
+    def best_reward(self, objective: Reward, function: CostFunction) -> tuple[Actions, float]:
+        """The best reward of the space without noise, and what reaches it.
+
+        Of a table the best of all; of a surrogate that of a local search from a fixed seed.
+
+        Args:
+            objective: (accuracies, costs) -> rewards, arrays of one length.
+            function: the cost of an architecture.
+        """
+
+        def reward(actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
+            return objective(self.accuracies(actions), self.costs(function, actions))
+
+        if isinstance(self._truth, Surrogate):
+            return optimum(self.space, reward)
+        rewards = reward(self._truth.actions)
+        best = int(rewards.argmax())
+        return self._truth.actions[best], float(rewards[best])
+
+
+def library_space(source: str) -> str:
+    """Name of the library's space that a benchmark (see `BenchmarkEvaluator.load`) describes.
+
+    Raises:
+        BenchmarkError: the file can't be read or its format is unknown.
+    """
+    return _REHEARSED if source == REHEARSAL else space_of(source)
+
+
+def _check_rehearsed(space: SearchSpace) -> None:
+    theirs, ours = load_space(_REHEARSED).to_dict(), space.to_dict()
+    for field in theirs:
+        if field != "name" and theirs[field] != ours.get(field):
+            raise BenchmarkError(
+                f"benchmark.source: {REHEARSAL} knows the space {_REHEARSED} alone, "
+                f"from which the space {space.name} differs in `{field}`"
+            )
+
+
+def _fit_log(features: Features, networks: Mapping[Actions, Network], name: str, source: str) -> Surrogate:
+    """A surrogate of the logarithm of a metric, from the networks on which it was measured."""
+    measured = {actions: network.metrics[name] for actions, network in networks.items() if name in network.metrics}
+    logs = {actions: math.log(value) for actions, value in measured.items()}
+    return Surrogate.fitted(features, logs, f"{source}: {name}")

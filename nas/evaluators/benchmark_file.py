@@ -1,0 +1,240 @@
+"""Reads the files of benchmarks: one JSON line per trained network, every row checked against the search space.
+
+Two formats are known by their fields: that of Accel-NASBench (`e`, `k`, `l`, `se`: expansion, kernel, layers and SE of
+seven stages, `top1` in %, `macs`, `params`, and measured `throughput_*` and `latency_*`) and that of NAS-Bench-Macro
+(`arch`: one digit per layer, `acc`: the accuracies of three seeds in %, `mean`, `params`, `flops`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.evaluators.encoder import Encoder
+from search_space import Architecture, InputError, SearchSpace, SpaceError, load_space
+from search_space.cost import total
+from search_space.space import Actions
+
+_METRICS = ("throughput_", "latency_")
+_GZIP = b"\x1f\x8b"
+
+
+class BenchmarkError(InputError):
+    """A benchmark's file that can't be used, or that isn't the search space's."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a file holds of one network.
+
+    Attributes:
+        line: where it is first.
+        accuracies: of its trainings, in [0, 1].
+        metrics: measured on devices, in the file's own unit; without those that weren't measured (null in the file).
+    """
+
+    line: int
+    accuracies: list[float]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How a row tells its network and accuracies.
+
+    Attributes:
+        space: the library's space that the format describes.
+        fields: that every row must have.
+        flops: the field with the multiply-adds.
+        actions: (row, space) -> the network's actions there.
+        accuracies: row -> the accuracies in %.
+        repeats: whether a network that was trained again has a row of its own.
+    """
+
+    space: str
+    fields: tuple[str, ...]
+    flops: str
+    actions: Callable[[Mapping[str, Any], SearchSpace], Actions]
+    accuracies: Callable[[Mapping[str, Any]], list[float]]
+    repeats: bool
+
+
+def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
+    """Read and check a file: its networks by their actions in the space.
+
+    Different actions may lead to one network (NAS-Bench-Macro trained both orders of an identity and a layer): both
+    are kept, as the benchmark's users count them. Repeated trainings of the same actions are put together.
+
+    Raises:
+        BenchmarkError: one line that names the file, the row and the field: no such file, another format, a missing
+            field, NaN, an accuracy outside 0..100, a row that is there twice, a network outside the space, or one
+            whose FLOPs or params aren't those that the space's network has.
+    """
+    kind: _Format | None = None
+    encode = Encoder(space)
+    networks: dict[Actions, Network] = {}
+    for number, row in _rows(path):
+        try:
+            if kind is None:
+                kind = _format_of(row)
+                template = load_space(kind.space)
+                metrics = [name for name in row if name.startswith(_METRICS)]
+            _check_fields(row, [*kind.fields, *metrics])
+            actions = _encoded(encode, template.decode(kind.actions(row, template)), space, row, kind)
+            accuracies = [accuracy / 100 for accuracy in kind.accuracies(row)]
+            measured = {name: _number(row, name, least=1e-9) for name in metrics if row[name] is not None}
+            network = networks.setdefault(actions, Network(number, [], measured))
+            if network.accuracies and (not kind.repeats or set(accuracies) & set(network.accuracies)):
+                raise BenchmarkError(f"{kind.fields[0]}: the same network as in line {network.line}")
+            network.accuracies.extend(accuracies)
+        except BenchmarkError as error:
+            raise BenchmarkError(f"{path}, line {number}: {error}") from None
+    if not networks:
+        raise BenchmarkError(f"{path}: holds no row")
+    return networks
+
+
+def space_of(path: str) -> str:
+    """Name of the library's space that a file's rows belong to.
+
+    Raises:
+        BenchmarkError: the file can't be read or its format is unknown.
+    """
+    for number, row in _rows(path):
+        try:
+            return _format_of(row).space
+        except BenchmarkError as error:
+            raise BenchmarkError(f"{path}, line {number}: {error}") from None
+    raise BenchmarkError(f"{path}: holds no row")
+
+
+def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers from 1 and rows."""
+    try:
+        with Path(path).open("rb") as head:
+            packed = head.read(len(_GZIP)) == _GZIP
+        if path.endswith(".gz") and not packed:
+            raise BenchmarkError(f"{path}: is not gzip, as its name says")
+        with gzip.open(path, "rt", encoding="utf-8") if packed else open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, _row(line, f"{path}, line {number}")
+    except OSError as error:
+        reason = "damaged gzip" if isinstance(error, gzip.BadGzipFile) else error.strerror
+        raise BenchmarkError(f"{path}: can't be read: {reason}") from None
+    except (EOFError, zlib.error):
+        raise BenchmarkError(f"{path}: can't be read: truncated or damaged gzip") from None
+    except UnicodeDecodeError:
+        raise BenchmarkError(f"{path}: can't be read: not a text file") from None
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise BenchmarkError(f"{where}: not JSON: {line.strip()[:40]!r}") from None
+    if not isinstance(row, dict):
+        raise BenchmarkError(f"{where}: must be a JSON object, not {line.strip()[:40]!r}")
+    return row
+
+
+def _format_of(row: Mapping[str, Any]) -> _Format:
+    """The format that shares most fields with a row."""
+    kind = max(_FORMATS, key=lambda kind: sum(field in row for field in kind.fields) / len(kind.fields))
+    if sum(field in row for field in kind.fields) < len(kind.fields) / 2:
+        known = " nor ".join(f"{kind.space}'s ({', '.join(kind.fields)})" for kind in _FORMATS)
+        raise BenchmarkError(f"an unknown format: the fields are neither {known}")
+    return kind
+
+
+def _check_fields(row: Mapping[str, Any], fields: Sequence[str]) -> None:
+    for field in fields:
+        if field not in row:
+            raise BenchmarkError(f"{field}: missing")
+
+
+def _encoded(
+    encode: Encoder, architecture: Architecture, space: SearchSpace, row: Mapping[str, Any], kind: _Format
+) -> Actions:
+    """The network's actions in the space, its costs compared with the row's."""
+    try:
+        actions = encode(architecture)
+    except SpaceError as error:
+        raise BenchmarkError(f"{kind.fields[0]}: outside the space {space.name}: {error}") from None
+    cost = total(architecture)
+    for field, ours in ((kind.flops, cost.flops), ("params", cost.params)):
+        if _number(row, field) != ours:
+            raise BenchmarkError(f"{field}: {row[field]}, but this network of the space {space.name} has {ours}")
+    return actions
+
+
+def _number(row: Mapping[str, Any], field: str, least: float = 0, most: float = math.inf) -> float:
+    return _finite(row[field], field, least, most)
+
+
+def _finite(value: Any, field: str, least: float = 0, most: float = math.inf) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise BenchmarkError(f"{field}: must be a finite number, not {value!r}")
+    if not least <= value <= most:
+        bounds = f"from {least:g} to {most:g}" if most < math.inf else "positive"
+        raise BenchmarkError(f"{field}: must be {bounds}, not {value!r}")
+    return float(value)
+
+
+_LETTERS = {"exp_ratio": "e", "kernel_size": "k", "layers": "l", "se_ratio": "se"}
+
+
+def _accel_actions(row: Mapping[str, Any], space: SearchSpace) -> Actions:
+    for field in _LETTERS.values():
+        if not isinstance(row[field], list) or len(row[field]) != space.num_stages:
+            raise BenchmarkError(f"{field}: must be a list of {space.num_stages} numbers, not {row[field]!r}")
+    actions = []
+    for decision in space.decisions:
+        stage, _, name = decision.name.partition(".")
+        field, index = _LETTERS[name], int(stage.removeprefix("stages[").removesuffix("]"))
+        choices = (0, 1) if field == "se" else decision.choices
+        value = row[field][index]
+        if type(value) not in (int, float) or value not in choices:
+            raise BenchmarkError(f"{field}: {value!r} in stage {index + 1} is not one of {list(choices)}")
+        actions.append(choices.index(value))
+    return tuple(actions)
+
+
+def _macro_actions(row: Mapping[str, Any], space: SearchSpace) -> Actions:
+    digits = row["arch"]
+    if not isinstance(digits, str) or len(digits) != space.num_stages or set(digits) - set("012"):
+        raise BenchmarkError(f"arch: must be {space.num_stages} digits from 0 to 2, not {digits!r}")
+    return tuple(map(int, digits))
+
+
+def _macro_accuracies(row: Mapping[str, Any]) -> list[float]:
+    if not isinstance(row["acc"], list) or len(row["acc"]) != 3:
+        raise BenchmarkError(f"acc: must be three accuracies, not {row['acc']!r}")
+    _number(row, "mean", most=100)
+    return [_finite(value, "acc", most=100) for value in row["acc"]]
+
+
+_FORMATS = (
+    _Format(
+        space="accel-nasbench",
+        fields=("e", "k", "l", "se", "top1", "macs", "params"),
+        flops="macs",
+        actions=_accel_actions,
+        accuracies=lambda row: [_number(row, "top1", most=100)],
+        repeats=True,
+    ),
+    _Format(
+        space="nas-bench-macro",
+        fields=("arch", "acc", "mean", "params", "flops"),
+        flops="flops",
+        actions=_macro_actions,
+        accuracies=_macro_accuracies,
+        repeats=False,
+    ),
+)

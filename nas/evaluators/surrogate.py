@@ -1,0 +1,92 @@
+"""Numbers of every network of a space, learned from those of some of them, and their compact file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+
+from controllers.features import Features
+from controllers.gaussian_process import GaussianProcess, MeanFunction
+from nas.evaluators.benchmark_file import BenchmarkError
+from search_space.space import Actions
+
+_LEAST_ROWS, _LEAST_TAU = 200, 0.5
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A number of every network of a space, learned from some.
+
+    Attributes:
+        features: of the space.
+        mean: from features to the number, or to its logarithm.
+        tau: Kendall's between the numbers and those predicted without them.
+    """
+
+    features: Features
+    mean: MeanFunction
+    tau: float
+
+    @classmethod
+    def fitted(cls, features: Features, known: Mapping[Actions, float], where: str) -> Self:
+        """Fit to the numbers of some networks.
+
+        Raises:
+            BenchmarkError: too few, or values that the networks don't tell; `where` names the file and the field.
+        """
+        if len(known) < _LEAST_ROWS:
+            raise BenchmarkError(f"{where}: {len(known)} networks are too few to learn from; {_LEAST_ROWS} at least")
+        values = np.array(list(known.values()))
+        process = GaussianProcess(features.kinds).fit(features(list(known)), values)
+        tau = float(kendalltau(process.leave_one_out()[0], values).statistic)
+        if not tau >= _LEAST_TAU:
+            raise BenchmarkError(
+                f"{where}: can't be predicted from the networks (cross-validated Kendall tau {tau:.2f}, "
+                f"{_LEAST_TAU} at least); are the rows mixed up?"
+            )
+        return cls(features, process.mean, tau)
+
+    def values(self, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
+        """Predicted numbers (n,) of n networks."""
+        return self.mean(self.features(actions))
+
+
+def save(path: Path, centres: np.ndarray, surrogates: Mapping[str, Surrogate]) -> None:
+    """Write surrogates whose centres are the same networks of a library's space, as plain arrays.
+
+    Args:
+        path: of the .npz file.
+        centres: (n, decisions) actions.
+        surrogates: by name.
+    """
+    means = [surrogate.mean for surrogate in surrogates.values()]
+    np.savez_compressed(
+        path,
+        names=np.array(list(surrogates)),
+        centres=centres.astype(np.uint8),
+        inverse_lengths=np.stack([mean.inverse_lengths.numpy() for mean in means]).astype(np.float32),
+        weights=np.stack([mean.weights.numpy() for mean in means]).astype(np.float32),
+        offsets=np.array([mean.offset for mean in means]),
+        taus=np.array([surrogate.tau for surrogate in surrogates.values()]),
+    )
+
+
+def load(path: Path, features: Features) -> dict[str, Surrogate]:
+    """The surrogates that `save` wrote, for the features of their space."""
+    with np.load(path, allow_pickle=False) as file:
+        held = {name: file[name] for name in file.files}
+    x = torch.from_numpy(features(held["centres"]))
+    surrogates = {}
+    for i, name in enumerate(held["names"].tolist()):
+        inverse_lengths, weights = (
+            torch.from_numpy(held[field][i].astype(np.float64)) for field in ("inverse_lengths", "weights")
+        )
+        mean = MeanFunction(x * inverse_lengths, inverse_lengths, weights, float(held["offsets"][i]))
+        surrogates[name] = Surrogate(features, mean, float(held["taus"][i]))
+    return surrogates

@@ -1,0 +1,447 @@
+"""The benchmark evaluators: files of both formats, tables, surrogates, the shipped one, and every kind of bad file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from nas.evaluators.benchmark import REHEARSAL, BenchmarkError, BenchmarkEvaluator, library_space
+from nas.evaluators.benchmark_file import read
+from nas.evaluators.optimum import optimum
+from nas.objective import Objective
+from nas.recipe import Recipe
+from search_space import SearchSpace, SpaceError, cost, load_architecture, load_space
+
+ACCEL, MACRO = "accel-nasbench", "nas-bench-macro"
+MAX_BYTES = 500_000
+
+
+def report(epoch, accuracy):
+    pass
+
+
+def draw(space, count, seed=0):
+    rng = np.random.default_rng(seed)
+    return [space.sample_actions(rng) for _ in range(count)]
+
+
+def accel_row(space, actions, top1, **others):
+    """A row of Accel-NASBench's format."""
+    architecture = space.decode(actions)
+    stages = architecture.stages
+    return {
+        "e": [stage.exp_ratio for stage in stages],
+        "k": [stage.kernel_size for stage in stages],
+        "l": [stage.layers for stage in stages],
+        "se": [int(stage.se_ratio > 0) for stage in stages],
+        "top1": top1,
+        "macs": cost.flops(architecture),
+        "params": cost.params(architecture),
+        **others,
+    }
+
+
+def macro_row(space, actions, acc):
+    """A row of NAS-Bench-Macro's format."""
+    architecture = space.decode(actions)
+    costs = {"params": cost.params(architecture), "flops": cost.flops(architecture)}
+    return {"arch": "".join(map(str, actions)), "acc": acc, "mean": round(float(np.mean(acc)), 4), **costs}
+
+
+def made_up(space, actions):
+    """An accuracy in % that a model can learn, and a throughput."""
+    layers = sum(stage.layers for stage in space.decode(actions).stages)
+    flops = cost.flops(space.decode(actions)) / 1e6
+    return 40 + 3 * np.log(flops) + 0.2 * layers, 5e5 / flops
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes rows or text to a file and gives its name."""
+
+    def make(content, name="bench.jsonl"):
+        path = tmp_path / name
+        text = content if isinstance(content, str) else "".join(json.dumps(row) + "\n" for row in content)
+        with gzip.open(path, "wt") if name.endswith(".gz") else path.open("w") as file:
+            file.write(text)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def accel():
+    return load_space(ACCEL)
+
+
+@pytest.fixture(scope="module")
+def macro():
+    return load_space(MACRO)
+
+
+@pytest.fixture(scope="module")
+def accel_rows(accel):
+    """250 made-up rows with a throughput, the last of which wasn't measured."""
+    rows = []
+    for actions in draw(accel, 250):
+        top1, throughput = made_up(accel, actions)
+        rows.append(accel_row(accel, actions, top1, throughput_a100=throughput))
+    rows[-1]["throughput_a100"] = None
+    return rows
+
+
+@pytest.fixture(scope="module")
+def complete(macro):
+    """Made-up rows of every network."""
+    rng = np.random.default_rng(0)
+    every = np.stack(np.meshgrid(*[range(3)] * 8, indexing="ij"), -1).reshape(-1, 8).tolist()
+    return [macro_row(macro, row, (60 + 2 * sum(row) + rng.normal(0, 0.2, 3)).tolist()) for row in every]
+
+
+@pytest.fixture(scope="module")
+def table(macro, complete, tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "bench.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in complete))
+    return BenchmarkEvaluator.load(str(path), macro)
+
+
+@pytest.fixture(scope="module")
+def evaluator(accel, accel_rows, tmp_path_factory):
+    path = tmp_path_factory.mktemp("surrogate") / "bench.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in accel_rows))
+    return BenchmarkEvaluator.load(str(path), accel)
+
+
+@pytest.fixture(scope="module")
+def rehearsal(accel):
+    return BenchmarkEvaluator.load(REHEARSAL, accel)
+
+
+class TestTable:
+    def test_a_query_returns_one_of_the_trained_seeds_chosen_by_the_seed(self, table, macro, complete):
+        row = complete[4321]
+        architecture = macro.decode([int(digit) for digit in row["arch"]])
+        seen = [table.evaluate(architecture, seed, report).accuracy for seed in range(30)]
+        assert {round(100 * accuracy, 9) for accuracy in seen} == {round(accuracy, 9) for accuracy in row["acc"]}
+        assert seen == [table.evaluate(architecture, seed, report).accuracy for seed in range(30)]
+        assert table.accuracy(architecture) == pytest.approx(np.mean(row["acc"]) / 100)
+
+    def test_it_knows_its_noise_and_no_tau(self, table):
+        assert table.noise == pytest.approx(0.2, rel=0.05)
+        assert table.tau is None
+
+    def test_noise_that_is_asked_for_is_gaussian(self, macro, complete, write):
+        table = BenchmarkEvaluator.load(write(complete), macro, noise=1.0)
+        rng = np.random.default_rng(0)
+        observed = [100 * table.observe((1,) * 8, rng) for _ in range(500)]
+        assert np.std(observed) == pytest.approx(1, rel=0.15)
+        assert np.mean(observed) == pytest.approx(100 * table.accuracies([(1,) * 8])[0], abs=0.2)
+
+    def test_the_best_reward_is_the_best_of_all(self, table, macro, complete):
+        objective = Objective(target=40e6)
+        actions, reward = table.best_reward(objective, cost.flops)
+        rewards = [objective(np.mean(row["acc"]) / 100, row["flops"]) for row in complete]
+        assert reward == pytest.approx(max(rewards))
+        best = macro.decode(actions)
+        assert reward == pytest.approx(objective(table.accuracy(best), cost.flops(best)))
+
+    def test_the_local_search_finds_the_best_of_a_table(self, table, macro):
+        objective = Objective(target=40e6)
+
+        def reward(actions):
+            return objective(table.accuracies(actions), table.costs(cost.flops, actions))
+
+        assert optimum(macro, reward)[1] == pytest.approx(table.best_reward(objective, cost.flops)[1])
+
+    def test_a_part_of_the_rows_is_learned_from(self, macro, complete, write):
+        order = np.random.default_rng(0).permutation(len(complete))
+        part = BenchmarkEvaluator.load(write([complete[i] for i in order[:300]], "bench.jsonl.gz"), macro)
+        others = [complete[i] for i in order[300:600]]
+        predicted = part.accuracies([tuple(map(int, row["arch"])) for row in others])
+        assert part.tau > 0.7  # a third of the networks tie but for their noise
+        assert np.corrcoef(predicted, [np.mean(row["acc"]) for row in others])[0, 1] > 0.98
+
+    def test_the_real_one(self, shared, rows, macro):
+        table = BenchmarkEvaluator.load(str(shared / "data" / "nas_bench_macro.jsonl.gz"), macro)
+        assert table.tau is None
+        assert table.noise == pytest.approx(0.2, abs=0.03)
+        real = rows("nas_bench_macro")
+        best = max(row["mean"] for row in real)
+        assert table.accuracy(macro.decode([2, 2, 2, 1, 2, 2, 2, 0])) == pytest.approx(best / 100, abs=1e-5)
+        _, reward = table.best_reward(Objective(target=40e6), cost.flops)
+        assert reward == pytest.approx(
+            max(row["mean"] / 100 * (row["flops"] / 40e6) ** -0.07 for row in real), abs=1e-6
+        )
+
+
+class TestSurrogate:
+    def test_it_predicts_unseen_networks(self, evaluator, accel):
+        unseen = draw(accel, 200, seed=1)
+        truth = [made_up(accel, actions)[0] for actions in unseen]
+        assert evaluator.tau > 0.9
+        assert kendalltau(evaluator.accuracies(unseen), truth).statistic > 0.9
+
+    def test_one_and_many_queries_agree(self, evaluator, accel):
+        actions = draw(accel, 40, seed=2)
+        one = [evaluator.accuracy(accel.decode(row)) for row in actions]
+        np.testing.assert_allclose(evaluator.accuracies(actions), one, rtol=1e-9)
+        np.testing.assert_allclose(evaluator.accuracies(np.array(actions)), one, rtol=1e-9)
+
+    def test_observations_have_the_noise_and_are_the_seed_s(self, evaluator, accel):
+        architecture = accel.decode(draw(accel, 1)[0])
+        first = [evaluator.evaluate(architecture, seed, report) for seed in range(400)]
+        again = [evaluator.evaluate(architecture, seed, report) for seed in range(400)]
+        assert first == again
+        observed = [100 * measured.accuracy for measured in first]
+        assert evaluator.noise == 0.3
+        assert np.std(observed) == pytest.approx(0.3, rel=0.2)
+        assert np.mean(observed) == pytest.approx(100 * evaluator.accuracy(architecture), abs=0.06)
+
+    def test_an_observation_is_an_accuracy_however_noisy(self, accel, accel_rows, write):
+        evaluator = BenchmarkEvaluator.load(write(accel_rows), accel, noise=80)
+        rng = np.random.default_rng(0)
+        observed = [evaluator.observe(draw(accel, 1)[0], rng) for _ in range(50)]
+        assert min(observed) == 0
+        assert max(observed) == 1
+
+    def test_a_device_metric_is_a_cost(self, evaluator, accel):
+        assert evaluator.metrics == ("throughput_a100",)
+        metric = evaluator.cost_function("throughput_a100")
+        unseen = draw(accel, 100, seed=3)
+        truth = [made_up(accel, actions)[1] for actions in unseen]
+        np.testing.assert_allclose([metric(accel.decode(actions)) for actions in unseen], truth, rtol=0.1)
+        np.testing.assert_allclose(evaluator.costs(metric, unseen), truth, rtol=0.1)
+
+    def test_exact_costs_go_by_their_names(self, evaluator):
+        assert evaluator.cost_function("flops") is cost.flops
+        assert evaluator.cost_function("params") is cost.params
+
+    def test_a_metric_that_was_not_measured(self, evaluator):
+        with pytest.raises(BenchmarkError, match=r"objective\.cost: latency_phone .* it has throughput_a100"):
+            evaluator.cost_function("latency_phone")
+
+    def test_any_cost_of_many_networks(self, evaluator, accel):
+        actions = draw(accel, 20)
+        flops = evaluator.costs(cost.flops, actions)
+        np.testing.assert_array_equal(evaluator.costs(partial(cost.flops), actions), flops)
+        params = [cost.params(accel.decode(row)) for row in actions]
+        np.testing.assert_array_equal(evaluator.costs(cost.params, actions), params)
+
+    def test_nothing_near_the_best_reward_is_better(self, evaluator, accel):
+        objective = Objective(target=400e6)
+        actions, reward = evaluator.best_reward(objective, cost.flops)
+        assert evaluator.best_reward(objective, cost.flops) == (actions, reward)
+        near = [accel.encode(other) for other in accel.neighbours(accel.decode(actions))[:10]]
+        for some in (near, draw(accel, 2000, seed=9)):
+            assert (objective(evaluator.accuracies(some), evaluator.costs(cost.flops, some)) <= reward).all()
+
+    def test_it_travels_to_workers(self, evaluator, accel):
+        architecture = accel.decode(draw(accel, 1)[0])
+        packed = pickle.dumps(evaluator)
+        assert len(packed) < 20e6
+        there = pickle.loads(packed)
+        assert there.evaluate(architecture, 5, report) == evaluator.evaluate(architecture, 5, report)
+        metric = there.cost_function("throughput_a100")
+        assert metric(architecture) == evaluator.cost_function("throughput_a100")(architecture)
+
+    def test_a_network_outside_the_space(self, evaluator):
+        with pytest.raises(SpaceError):
+            evaluator.evaluate(load_architecture("resnet-50"), 0, report)
+
+    def test_the_real_file_on_unseen_networks(self, rows, accel, write):
+        real = rows("accel_nasbench")
+        order = np.random.default_rng(3).permutation(len(real))
+        cut = len(real) * 4 // 5
+        evaluator = BenchmarkEvaluator.load(write([real[i] for i in order[:cut]]), accel)
+        unseen = read(write([real[i] for i in order[cut:]]), accel)
+        truth = [np.mean(network.accuracies) for network in unseen.values()]
+        assert evaluator.tau >= 0.92
+        assert kendalltau(evaluator.accuracies(list(unseen)), truth).statistic >= 0.92
+
+
+class TestRehearsal:
+    def test_it_is_small_and_holds_plain_arrays(self):
+        from nas.evaluators import benchmark
+
+        path = benchmark._FILE
+        assert path.stat().st_size <= MAX_BYTES
+        with np.load(path, allow_pickle=False) as file:
+            assert {file[name].dtype.kind for name in file.files} <= set("fuiU")
+
+    def test_it_is_good_on_real_networks(self, rehearsal, rows, shared, accel):
+        real = read(str(shared / "data" / "accel_nasbench.jsonl.gz"), accel)
+        truth = [np.mean(network.accuracies) for network in real.values()]
+        assert rehearsal.tau >= 0.9
+        assert kendalltau(rehearsal.accuracies(list(real)), truth).statistic >= 0.92
+        for name in rehearsal.metrics:
+            measured = {actions: network.metrics[name] for actions, network in real.items() if name in network.metrics}
+            predicted = rehearsal.costs(rehearsal.cost_function(name), list(measured))
+            assert np.median(np.abs(predicted / np.array(list(measured.values())) - 1)) < 0.05, name
+
+    def test_it_holds_no_row_of_the_benchmark(self, shared, accel):
+        from nas.evaluators import benchmark
+
+        real = read(str(shared / "data" / "accel_nasbench.jsonl.gz"), accel)
+        with np.load(benchmark._FILE, allow_pickle=False) as file:
+            assert not set(map(tuple, file["centres"].tolist())) & set(real)
+
+    def test_the_recipe_s_evaluator(self, accel):
+        recipe = Recipe.load("rehearse-b0")
+        evaluator = BenchmarkEvaluator.of(recipe)
+        b0 = recipe.load_baseline()
+        assert evaluator.noise == 0.3
+        assert evaluator.accuracy(b0) == pytest.approx(0.656, abs=0.01)
+        _, best = evaluator.best_reward(recipe.make_objective(), cost.flops)
+        assert best > recipe.make_objective()(evaluator.accuracy(b0), cost.flops(b0)) + 0.01
+
+    def test_devices_without_a_file(self, rehearsal):
+        assert "throughput_a100" in rehearsal.metrics
+        b0 = load_architecture("efficientnet-b0")
+        assert 1000 < rehearsal.cost_function("throughput_a100")(b0) < 20000
+
+    def test_it_travels_to_workers(self, rehearsal, accel):
+        architecture = accel.decode(draw(accel, 1)[0])
+        there = pickle.loads(pickle.dumps(rehearsal))
+        assert there.evaluate(architecture, 5, report) == rehearsal.evaluate(architecture, 5, report)
+
+    @pytest.mark.parametrize(("space", "field"), [("mbconv", "stages"), (MACRO, "resolution")])
+    def test_it_knows_one_space(self, space, field):
+        with pytest.raises(BenchmarkError, match=f"accel-nasbench alone, .* {space} differs in `{field}`"):
+            BenchmarkEvaluator.load(REHEARSAL, load_space(space))
+
+    def test_its_library_space(self):
+        assert library_space(REHEARSAL) == ACCEL
+
+
+class TestBadFiles:
+    def refused(self, path, space, pattern):
+        with pytest.raises(BenchmarkError, match=pattern) as caught:
+            BenchmarkEvaluator.load(path, space)
+        assert "\n" not in str(caught.value)
+        assert path in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"top1": None}, "line 3: top1: must be a finite number, not None"),
+            ({"top1": float("nan")}, "line 3: top1: must be a finite number, not nan"),
+            ({"top1": "61.0"}, "line 3: top1: must be a finite number, not '61.0'"),
+            ({"top1": True}, "line 3: top1: must be a finite number, not True"),
+            ({"top1": 101.0}, "line 3: top1: must be from 0 to 100, not 101.0"),
+            ({"top1": -1}, "line 3: top1: must be from 0 to 100, not -1"),
+            ({"e": [1, 4, 6]}, "line 3: e: must be a list of 7 numbers"),
+            ({"k": 3}, "line 3: k: must be a list of 7 numbers"),
+            ({"k": [3, 3, 3, 3, 3, 3, 7]}, r"line 3: k: 7 in stage 7 is not one of \[3, 5\]"),
+            ({"se": [0, 0, 0, 2, 0, 0, 0]}, r"line 3: se: 2 in stage 4 is not one of \[0, 1\]"),
+            ({"l": [1, 1, 1, 1, 1, 1, [1]]}, r"line 3: l: \[1\] in stage 7"),
+            ({"macs": 1}, "line 3: macs: 1, but this network of the space accel-nasbench has "),
+            ({"params": float("inf")}, "line 3: params: must be a finite number, not inf"),
+            ({"throughput_a100": 0}, "line 3: throughput_a100: must be positive, not 0"),
+            ({"throughput_a100": float("nan")}, "line 3: throughput_a100: must be a finite number"),
+        ],
+    )
+    def test_a_wrong_value(self, accel, accel_rows, write, changes, message):
+        rows = [*accel_rows[:2], accel_rows[2] | changes, *accel_rows[3:]]
+        self.refused(write(rows), accel, message)
+
+    @pytest.mark.parametrize("field", ["e", "top1", "macs", "params", "throughput_a100"])
+    def test_a_missing_field(self, accel, accel_rows, write, field):
+        rows = [dict(row) for row in accel_rows]
+        del rows[2][field]
+        self.refused(write(rows), accel, f"line 3: {field}: missing")
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"arch": "0123"}, "line 2: arch: must be 8 digits from 0 to 2, not '0123'"),
+            ({"arch": "00000003"}, "line 2: arch: must be 8 digits"),
+            ({"arch": 11111111}, "line 2: arch: must be 8 digits"),
+            ({"acc": [60.0, 61.0]}, "line 2: acc: must be three accuracies"),
+            ({"acc": [60.0, 61.0, float("nan")]}, "line 2: acc: must be a finite number, not nan"),
+            ({"flops": 5}, "line 2: flops: 5, but"),
+            ({"mean": None}, "line 2: mean: must be a finite number"),
+        ],
+    )
+    def test_a_wrong_value_of_the_other_format(self, macro, complete, write, changes, message):
+        self.refused(write([complete[0], complete[1] | changes]), macro, message)
+
+    def test_a_row_that_is_there_twice(self, accel, accel_rows, macro, complete, write):
+        self.refused(write([*accel_rows, accel_rows[4]]), accel, "line 251: e: the same network as in line 5")
+        again = complete[7] | {"acc": [1.0, 2.0, 3.0]}
+        self.refused(write([*complete[:10], again]), macro, "line 11: arch: the same network as in line 8")
+
+    def test_another_training_of_a_network_is_no_duplicate(self, accel, accel_rows, write):
+        again = accel_rows[4] | {"top1": accel_rows[4]["top1"] + 0.5}
+        networks = list(read(write([*accel_rows, again]), accel).values())
+        assert len(networks) == len(accel_rows)
+        assert len(networks[4].accuracies) == 2
+
+    def test_the_space_of_another_file(self, accel, accel_rows, macro, complete, write):
+        self.refused(write(accel_rows), macro, "line 1: e: outside the space nas-bench-macro: ")
+        self.refused(write(complete), accel, "line 1: arch: outside the space accel-nasbench: ")
+        self.refused(write(accel_rows), load_space("mbconv"), "line 1: e: outside the space mbconv: ")
+        self.refused(write(accel_rows), accel.with_(resolution=160), "line 1: e: outside the space accel-nasbench: ")
+
+    def test_too_few_rows(self, accel, accel_rows, write):
+        self.refused(write(accel_rows[:150]), accel, "150 networks are too few to learn from; 200 at least")
+
+    def test_accuracies_that_the_networks_do_not_tell(self, accel, accel_rows, write):
+        tops = np.random.default_rng(0).permutation([row["top1"] for row in accel_rows])
+        rows = [row | {"top1": top} for row, top in zip(accel_rows, tops, strict=True)]
+        self.refused(write(rows), accel, "can't be predicted from the networks .* are the rows mixed up")
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("", "holds no row"),
+            ("\n\n", "holds no row"),
+            ("epoch,accuracy\n1,0.5\n", "line 1: not JSON: 'epoch,accuracy'"),
+            ("[1, 2]\n", "line 1: must be a JSON object"),
+            ('{"name": "x", "accuracy": 1}\n', "line 1: an unknown format: the fields are neither accel-nasbench's"),
+            ("{" * 100_000, "line 1: not JSON"),
+        ],
+    )
+    def test_another_kind_of_file(self, accel, write, content, message):
+        self.refused(write(content), accel, message)
+        self.refused(write(content, "bench.jsonl.gz"), accel, message)
+
+    def test_files_that_can_not_be_read(self, accel, accel_rows, write, tmp_path):
+        self.refused(str(tmp_path / "nowhere.jsonl"), accel, "can't be read: No such file or directory")
+        self.refused(str(tmp_path), accel, "can't be read: Is a directory")
+        whole = write(accel_rows, "whole.jsonl.gz")
+        packed = (tmp_path / "whole.jsonl.gz").read_bytes()
+        for name, content, message in (
+            ("short.jsonl.gz", packed[: len(packed) // 2], "truncated or damaged gzip"),
+            ("damaged.jsonl.gz", packed[:200] + bytes(50) + packed[250:], "damaged gzip|not a text file"),
+            ("plain.jsonl.gz", b'{"e": 1}\n', "is not gzip, as its name says"),
+            ("binary.jsonl", bytes(range(128, 256)) * 10, "not a text file"),
+        ):
+            (tmp_path / name).write_bytes(content)
+            self.refused(str(tmp_path / name), accel, message)
+        assert library_space(whole) == ACCEL
+
+    def test_an_impossible_noise(self, accel):
+        with pytest.raises(BenchmarkError, match=r"benchmark\.noise: must be from 0 to 100 points, not -1"):
+            BenchmarkEvaluator.load(REHEARSAL, accel, noise=-1)
+
+
+def test_a_complete_file_of_one_training_each_has_the_default_noise(write):
+    values = load_space(ACCEL).to_dict()
+    first = {"layers": 1, "kernel_size": 3, "exp_ratio": 1, "se_ratio": 0}
+    stages = [stage | first for stage in values["stages"]]
+    stages[0] |= {"kernel_size": [3, 5], "layers": [1, 2]}
+    space = SearchSpace(values | {"stages": stages})
+    every = [(i, j) for i in range(2) for j in range(2)]
+    rows = [accel_row(space, actions, 50.0 + number) for number, actions in enumerate(every)]
+    table = BenchmarkEvaluator.load(write(rows), space)
+    assert table.tau is None
+    assert table.noise == 0.3
+    np.testing.assert_allclose(table.accuracies(every), [0.50, 0.51, 0.52, 0.53])
+    observed = [table.evaluate(space.decode((1, 1)), seed, report).accuracy for seed in range(20)]
+    assert len(set(observed)) == 20
