@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from controllers import Outcome, Suggestion
 from nas.evaluators.base import Failure, Measurement
 from nas.journal import FORMAT, Event, JournalError
+from nas.objective import Objective
 from nas.recipe import Recipe
 from search_space import Architecture, SearchSpace, cost
 
@@ -64,7 +65,8 @@ class Ledger:
     Attributes:
         recipe: of the run.
         space: of the deployed networks.
-        objective: from accuracy and cost to the reward.
+        objective: from accuracy and cost to the reward, as adapted so far.
+        recommended: the child that was chosen at the end of the search or by retraining; None before that.
         children: by trial number, the baseline (0) included.
         by_key: the same by the architecture's key.
     """
@@ -73,6 +75,7 @@ class Ledger:
         self.recipe = recipe
         self.space = space
         self.objective = recipe.make_objective()
+        self.recommended: Child | None = None
         self.children: dict[int, Child] = {}
         self.by_key: dict[str, Child] = {}
         self.add(baseline, None)
@@ -107,7 +110,9 @@ class Ledger:
     def _apply(self, event: Event) -> Child | None:
         kind = event["event"]
         if kind in ("suggested", "repeated"):
-            suggestion = Suggestion(tuple(event["actions"]), event["log_prob"], event["policy_version"])
+            suggestion = Suggestion(
+                tuple(event["actions"]), event["log_prob"], event["policy_version"], event.get("random", False)
+            )
             if kind == "suggested":
                 return self.add(self.space.decode(suggestion.actions), suggestion)
             self.children[event["trial"]].suggestions.append(suggestion)
@@ -116,6 +121,10 @@ class Ledger:
             return self.settle(event["trial"], measurement, event["cost"])
         elif kind == "failed":
             return self.settle(event["trial"], Failure(event["reason"]), None)
+        elif kind == "adapted":
+            self.adapt(replace(self.objective, w=event["w"], w_above=event["w_above"]))
+        elif kind == "recommended":
+            self.recommended = self.children[event["trial"]]
         return self.children.get(event.get("trial", -1))
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None) -> Child:
@@ -129,12 +138,19 @@ class Ledger:
         return child
 
     def settle(self, number: int, result: Measurement | Failure, child_cost: float | None) -> Child:
-        """Enter a result."""
-        child = self.children[number]
+        """Enter a result; a choice that was made without it no longer holds."""
+        child, self.recommended = self.children[number], None
         child.running, child.result, child.cost = False, result, child_cost
         if isinstance(result, Measurement) and child_cost is not None:
-            child.reward = self.objective(result.accuracy, child_cost)
+            child.reward = float(self.objective(result.accuracy, child_cost))
         return child
+
+    def adapt(self, objective: Objective) -> None:
+        """Take another objective, and every reward under it."""
+        self.objective = objective
+        for child in self.children.values():
+            if isinstance(child.result, Measurement) and child.cost is not None:
+                child.reward = float(objective(child.result.accuracy, child.cost))
 
     def seed(self, number: int) -> int:
         """The training seed of a trial."""
@@ -144,6 +160,11 @@ class Ledger:
     def baseline(self) -> Child:
         """The network to compare with."""
         return self.children[BASELINE]
+
+    @property
+    def winner(self) -> Child | None:
+        """The child to hand over: the one that was chosen, before that the one with the highest reward."""
+        return self.recommended or next(iter(self.best(1)), None)
 
     def finished(self) -> list[Child]:
         """Children with a result, the baseline left out."""

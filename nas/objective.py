@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
 
 from search_space import cost
 from search_space.architecture import Architecture
@@ -14,6 +17,18 @@ from search_space.architecture import Architecture
 CostFunction = Callable[[Architecture], float]
 LATENCY_WARMUP, LATENCY_RUNS = 3, 10
 _SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+
+BAND = (0.95, 1.01)
+"""`auto` is content with a hand-over whose cost is within these multiples of T."""
+
+_AIM = (0.97, 1.0)
+"""What it steers towards: the band less a margin, for the hand-over moves a little with every child."""
+
+_STEPS = (0.05, 0.5)
+"""How far the exponents up to T and above T move at least; a quarter of it back once T is met."""
+
+_MOST_STEPS = 60
+"""Enough for an exponent of 50, under which nothing counts but the distance to T."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +39,109 @@ class Objective:
     hard form is `w=0, w_above=-1`, its soft form and the default `w=-0.07` on both sides.
 
     Attributes:
-        target: T, in the cost's unit: multiply-adds, parameters or milliseconds.
+        target: T, in the cost's unit: multiply-adds, parameters, milliseconds or images a second.
         w: the exponent up to T.
         w_above: the exponent above T; None for `w`.
+        more_is_better: the cost is a throughput: its share of T counts upside down.
+        adapts: whether `adapted` ever changes anything.
     """
 
     target: float
     w: float = -0.07
     w_above: float | None = None
+    more_is_better: bool = False
+    adapts: ClassVar[bool] = False
 
-    def __call__(self, accuracy: float, cost: float) -> float:
-        """The reward of an accuracy in [0, 1] at a cost in the target's unit."""
+    def __call__(self, accuracy: Any, cost: Any) -> Any:
+        """The reward of an accuracy in [0, 1] at a cost in the target's unit; arrays element by element."""
+        ratio = self.ratio(cost)
         above = self.w if self.w_above is None else self.w_above
-        exponent = self.w if cost <= self.target else above
-        return accuracy * float((cost / self.target) ** exponent)
+        return accuracy * ratio ** np.where(ratio <= 1, self.w, above)
+
+    def ratio(self, cost: Any) -> Any:
+        """The cost as a multiple of T; more is worse, for a throughput too."""
+        return self.target / cost if self.more_is_better else cost / self.target
+
+    def adapted(self, cost: float) -> Objective:
+        """The objective after a look at the cost of what would be handed over now; only `auto` changes."""
+        return self
+
+    def meets_target(self, cost: float) -> bool:
+        """Whether the cost of a hand-over needs no further adaptation."""
+        return True
+
+
+class AbsoluteObjective(Objective):
+    """ACC(m) + w * |COST(m) / T - 1|, w < 0 (TuNAS, arXiv 2008.06120, section 4)."""
+
+    def __call__(self, accuracy: Any, cost: Any) -> Any:
+        """See `Objective.__call__`."""
+        return accuracy + self.w * abs(self.ratio(cost) - 1)
+
+
+class AutoObjective(Objective):
+    """MnasNet's form, its two exponents adapted until what the controller would hand over meets T.
+
+    It begins as the hard form (0 up to T, -1 above). While the hand-over stays below T, the exponent up to T rises, so
+    that an unused share of the budget costs something; while it exceeds T, the one above falls. A met target lets the
+    exponents return, for a reward steeper than it need be leaves the search less choice.
+    """
+
+    adapts: ClassVar[bool] = True
+
+    def adapted(self, cost: float) -> Objective:
+        """See `Objective.adapted`."""
+        ratio, above = self.ratio(cost), -1.0 if self.w_above is None else self.w_above
+        if ratio < _AIM[0]:
+            return replace(self, w=self.w + max(_STEPS[0], self.w / 10))
+        if ratio > _AIM[1]:
+            return replace(self, w_above=above - max(_STEPS[1], -above / 10))
+        return replace(self, w=max(0.0, self.w - _STEPS[0] / 4), w_above=min(-1.0, above + _STEPS[1] / 4))
+
+    def meets_target(self, cost: float) -> bool:
+        """See `Objective.meets_target`."""
+        return bool(BAND[0] <= self.ratio(cost) <= BAND[1])
+
+
+FORMS: dict[str, type[Objective]] = {
+    "mnasnet": Objective,
+    "hard": Objective,
+    "absolute": AbsoluteObjective,
+    "auto": AutoObjective,
+}
+"""The objectives by their names in a recipe."""
+
+OWN_EXPONENTS = {"hard": (0.0, -1.0), "auto": (0.0, -1.0)}
+"""w and w_above of the objectives that fix them."""
+
+
+def final_objective(objective: Objective, handed_over: Callable[[Objective], float | None]) -> Objective:
+    """The objective adapted until what would be handed over meets T; as it was if no exponent leads there.
+
+    Args:
+        objective: to begin with.
+        handed_over: the cost of what the controller would hand over under an objective; None for nothing.
+    """
+    adapted = objective
+    for _ in range(_MOST_STEPS):
+        cost = handed_over(adapted)
+        if cost is None:
+            break
+        if adapted.meets_target(cost):
+            return adapted
+        adapted = adapted.adapted(cost)
+    return objective
+
+
+EXACT_COSTS = {"flops": cost.flops, "params": cost.params}
+"""Costs that are counted, not measured, by their names in a recipe."""
 
 
 def cost_function(name: str) -> CostFunction:
     """The cost of the deployed network: `flops` and `params` exactly, `latency` measured on this machine in ms."""
     if name == "latency":
         return cache(latency_ms)
-    return {"flops": cost.flops, "params": cost.params}[name]
+    return EXACT_COSTS[name]
 
 
 def latency_ms(architecture: Architecture) -> float:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 import controllers
-from nas.objective import Objective, parse_quantity
+from nas.objective import FORMS, OWN_EXPONENTS, Objective, parse_quantity
 from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
 from search_space.files import flow, parse_yaml, read_yaml
 
 FORMAT = "baseline-nas/recipe/1"
 _HERE = Path(__file__).parent
-_NAMES = ("digits", *library.names("space"), *library.names("architecture"))
+_NAMES = ("digits", "rehearsal", *library.names("space"), *library.names("architecture"))
 RUNS = _HERE / "runs" if (_HERE / "runs").is_dir() else _HERE.parent / "runs"
 
 
@@ -103,27 +104,51 @@ class Proxy(Training):
     share: Share = 1
 
 
-class ObjectiveSection(_Section):
-    """The reward ACC * [COST/T]^w (`nas.objective`).
+class Benchmark(_Section):
+    """Recorded trainings to look children up in, instead of training them (`nas.evaluators.benchmark`).
 
     Attributes:
-        cost: `flops`, `params` or `latency`, of the deployed network.
-        target: T in multiply-adds, parameters or milliseconds: 400M, 4e8, 400000000.
-        w: the exponent; up to T only if `w_above` is given.
-        w_above: the exponent above T.
+        source: `rehearsal`, the surrogate that is shipped, or a benchmark's .jsonl or .jsonl.gz.
+        noise: standard deviation of an observed accuracy, in points; None for the benchmark's own.
     """
 
-    cost: Literal["flops", "params", "latency"] = "flops"
+    source: Located = "rehearsal"
+    noise: Annotated[float, Field(ge=0, le=10)] | None = None
+
+
+class ObjectiveSection(_Section):
+    """The reward (`nas.objective`).
+
+    Attributes:
+        name: `mnasnet` for ACC * [COST/T]^w, `hard` for its form with w = 0 up to T and -1 above, `absolute` for
+            TuNAS's ACC + w * |COST/T - 1|, `auto` for exponents adapted until what is handed over meets T.
+        cost: `flops`, `params` or `latency` of the deployed network, or a device metric of the benchmark.
+        target: T in multiply-adds, parameters, milliseconds or images a second: 400M, 4e8, 400000000.
+        w: the exponent, up to T only if `w_above` is given; `hard` and `auto` have their own.
+        w_above: the exponent above T, of `mnasnet`.
+    """
+
+    name: Literal["mnasnet", "hard", "absolute", "auto"] = "mnasnet"
+    cost: Annotated[str, Field(pattern=r"^(flops|params|latency|(latency|throughput)_[a-z0-9_]+)$")] = "flops"
     target: Quantity
-    w: Exponent = -0.07
+    w: Exponent | None = None
     w_above: Exponent | None = None
 
     @model_validator(mode="after")
     def _plausible(self) -> ObjectiveSection:
-        least = {"flops": 1e5, "params": 1e3, "latency": 0}[self.cost]
+        least = {"flops": 1e5, "params": 1e3}.get(self.cost, 0)
         if self.target < least:
             unit = {"flops": "multiply-adds", "params": "parameters"}[self.cost]
             raise ValueError(f"target: {self.target:g} {unit} is less than any network has; write {self.target:g}M?")
+        return self
+
+    @model_validator(mode="after")
+    def _own_exponents(self) -> ObjectiveSection:
+        for field in ("w", "w_above"):
+            if getattr(self, field) is not None and (
+                self.name in OWN_EXPONENTS or (self.name, field) == ("absolute", "w_above")
+            ):
+                raise ValueError(f"{field}: the objective {self.name} takes none; leave it out, or use mnasnet")
         return self
 
 
@@ -184,6 +209,8 @@ class Recipe(_Section):
         children: how many different architectures are trained, the baseline not counted.
         space: a space of the library or a YAML file.
         baseline: the network to compare with, of the library or a YAML file.
+        data: the images, and `proxy` how a child trains on them.
+        benchmark: recorded trainings to look children up in, instead of both.
     """
 
     format: Literal["baseline-nas/recipe/1"]
@@ -195,9 +222,27 @@ class Recipe(_Section):
     deployment: Deployment = Deployment()
     objective: ObjectiveSection
     controller: ControllerSection = ControllerSection()
-    data: Data
-    proxy: Proxy
+    data: Data | None = None
+    proxy: Proxy | None = None
+    benchmark: Benchmark | None = None
     executor: ExecutorSection = ExecutorSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _looked_up_here(cls, values: Any) -> Any:
+        """Look-ups take microseconds: they need no executor but this process."""
+        return {"executor": {"name": "serial"}, **values} if _has(values, "benchmark") else values
+
+    @model_validator(mode="after")
+    def _trains_or_looks_up(self) -> Recipe:
+        for section in ("data", "proxy"):
+            if (getattr(self, section) is None) == (self.benchmark is None):
+                raise ValueError(f"{section}: {'missing' if self.benchmark is None else 'a benchmark is not trained'}")
+        if self.benchmark and self.executor.name != "serial":
+            raise ValueError("executor.name: a benchmark is looked up in this process; use serial")
+        if not self.benchmark and self.objective.cost not in ("flops", "params", "latency"):
+            raise ValueError(f"objective.cost: {self.objective.cost} needs a benchmark that measured it")
+        return self
 
     @model_validator(mode="after")
     def _controller_exists(self) -> Recipe:
@@ -207,14 +252,22 @@ class Recipe(_Section):
         return self
 
     @classmethod
-    def load(cls, name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
+    def load(cls, name_or_path: str, settings: Sequence[str] = (), source: str | None = None) -> Recipe:
         """A shipped recipe by name or a YAML file by path, with `key=value` settings laid over it.
+
+        Args:
+            name_or_path: of the recipe.
+            settings: `a.b=value` each.
+            source: of the images, or of the benchmark in a recipe with one.
 
         Raises:
             InputError: no such recipe, or a wrong key, type, unit or range; the message names the file and the field.
         """
         path = _find(name_or_path)
         values = dict(read_yaml(path))
+        if source is not None:
+            section = "benchmark" if _has(values, "benchmark") else "data"
+            settings = [*settings, f"{section}.source={json.dumps(source)}"]
         for setting in settings:
             _lay_over(values, setting)
         return cls.parse(values, str(name_or_path))
@@ -250,7 +303,8 @@ class Recipe(_Section):
     def make_objective(self) -> Objective:
         """The reward."""
         section = self.objective
-        return Objective(section.target, section.w, section.w_above)
+        w, above = OWN_EXPONENTS.get(section.name, (-0.07 if section.w is None else section.w, section.w_above))
+        return FORMS[section.name](section.target, w, above, more_is_better=section.cost.startswith("throughput"))
 
     def _deployed(self) -> dict[str, int]:
         return self.deployment.model_dump(exclude_none=True)
@@ -259,6 +313,10 @@ class Recipe(_Section):
 def names() -> tuple[str, ...]:
     """The shipped recipes."""
     return tuple(sorted(path.stem for path in RUNS.glob("*.yaml")))
+
+
+def _has(values: object, section: str) -> bool:
+    return isinstance(values, Mapping) and values.get(section) is not None
 
 
 def _find(name_or_path: str) -> Path:
@@ -309,6 +367,7 @@ def _nearest(loc: tuple[int | str, ...]) -> str:
     section: Any = Recipe
     for part in loc[:-1]:
         section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
+        section = next(iter(get_args(section)), section)  # X | None
     fields = list(getattr(section, "model_fields", {}))
     near = get_close_matches(str(loc[-1]), fields, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(fields)}" if fields else ""

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.evaluators import ProxyEvaluator
+from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
+from nas.evaluators.base import Measurement
 from nas.executors import make_executor
 from nas.journal import Journal, parse
 from nas.ledger import Ledger
+from nas.objective import EXACT_COSTS, format_quantity
 from nas.recipe import Recipe
 from nas.study import Study
 from search_space import Architecture, InputError, load_architecture
@@ -87,8 +89,8 @@ def start(
         InputError: the recipe, the data or `out` can't be used; nothing is left behind.
         KeyboardInterrupt: the user stopped it; `resume` goes on.
     """
-    evaluator = ProxyEvaluator.of(recipe)
-    evaluator.images()
+    _check_target(recipe)
+    evaluator = make_evaluator(recipe)
     folder = Folder.create(recipe, out)
     try:
         return folder, _run(folder, recipe, evaluator, ray_address, watch)
@@ -109,13 +111,76 @@ def resume(
     """
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
-    evaluator = ProxyEvaluator.of(recipe)
-    evaluator.images()
+    return folder, _run(folder, recipe, make_evaluator(recipe), ray_address, watch)
+
+
+def retarget(
+    path: Path,
+    settings: list[str],
+    children: int | None,
+    out: Path | None,
+    ray_address: str | None,
+    watch: Callable[[Folder, Study], None],
+) -> tuple[Folder, Study]:
+    """A new search with another objective that begins with the children of an earlier one.
+
+    Accuracies don't depend on the objective, so every measured child counts again, under the new reward.
+
+    Args:
+        path: the folder of the earlier run, which stays as it is.
+        settings: to lay over its recipe, the new target among them.
+        children: how many more to train; as many as the earlier recipe had by default.
+        out: folder of the new run.
+        ray_address: of a running Ray cluster.
+        watch: called after every change.
+
+    Raises:
+        InputError: no run there, none of its children was measured, or the settings can't be used.
+        KeyboardInterrupt: the user stopped it; `resume` goes on.
+    """
+    earlier = Folder.open(path).ledger()
+    measured = [child for child in earlier.children.values() if isinstance(child.result, Measurement)]
+    if not earlier.best(1):
+        raise InputError(f"{path}: no child has finished yet")
+    more = earlier.recipe.children if children is None else children
+    known = len([child for child in measured if child is not earlier.baseline])
+    recipe = Recipe.load(str(path / RECIPE), [*_free_exponents(earlier), *settings, f"children={known + more}"])
+    _check_target(recipe)
+    evaluator = make_evaluator(recipe)
+    folder = Folder.create(recipe, out)
+    with Journal(folder.journal) as journal:
+        Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost)).adopt(measured)
     return folder, _run(folder, recipe, evaluator, ray_address, watch)
 
 
+def _check_target(recipe: Recipe) -> None:
+    """Refuse a T that no network of the space comes near.
+
+    Raises:
+        InputError: the message says what can be reached.
+    """
+    section = recipe.objective
+    if section.cost not in EXACT_COSTS:
+        return
+    space = recipe.load_space()
+    low, high = space.cost_range(EXACT_COSTS[section.cost])
+    if not low <= section.target <= high:
+        reach = f"{format_quantity(low)} to {format_quantity(high)} {section.cost}"
+        raise InputError(
+            f"objective.target: {format_quantity(section.target)} is outside what {space.name} reaches: {reach}"
+        )
+
+
+def _free_exponents(ledger: Ledger) -> list[str]:
+    """Settings that make T count: where one exponent on both sides cancels it out, `auto` takes over."""
+    section = ledger.recipe.objective
+    if section.name == "mnasnet" and section.w_above in (None, section.w):
+        return ["objective.name=auto", "objective.w=null", "objective.w_above=null"]
+    return []
+
+
 def find_architecture(name_or_path: str) -> Architecture:
-    """A network of the library, of a YAML file, or the best of a run.
+    """A network of the library, of a YAML file, or the winner of a run.
 
     Raises:
         InputError: none of these, or a run without a finished child.
@@ -123,23 +188,26 @@ def find_architecture(name_or_path: str) -> Architecture:
     path = Path(name_or_path)
     if not path.is_dir():
         return load_architecture(name_or_path)
-    best = Folder.open(path).ledger().best(1)
-    if not best:
+    winner = Folder.open(path).ledger().winner
+    if winner is None:
         raise InputError(f"{path}: no child has finished yet")
-    return best[0].trial.architecture
+    return winner.trial.architecture
 
 
 def _run(
     folder: Folder,
     recipe: Recipe,
-    evaluator: ProxyEvaluator,
+    evaluator: ProxyEvaluator | BenchmarkEvaluator,
     ray_address: str | None,
     watch: Callable[[Folder, Study], None],
 ) -> Study:
     with Journal(folder.journal) as journal:
-        study = Study(recipe, journal, lambda study: watch(folder, study))
+        study = Study(
+            recipe, journal, lambda study: watch(folder, study), evaluator.cost_function(recipe.objective.cost)
+        )
         if not study.done:
             make_executor(recipe, ray_address).run(study, evaluator)
-    for child in study.ledger.best(1):
-        child.trial.architecture.save(folder.best)
+        study.conclude()
+    if study.ledger.winner is not None:
+        study.ledger.winner.trial.architecture.save(folder.best)
     return study

@@ -11,11 +11,12 @@ from nas import __version__
 from nas.evaluators.base import Failure, Measurement
 from nas.journal import FORMAT, Event, Journal, JournalError
 from nas.ledger import Child, Ledger, Trial, finished_event
-from nas.objective import cost_function
+from nas.objective import CostFunction, Objective, cost_function, final_objective
 from nas.recipe import Recipe
 from search_space import InputError
 
 MOST_REPEATS = 500  # suggestions in a row that were all known: the controller has nothing new to say
+ADAPT_EVERY = 10  # measured children from one adaptation of the objective to the next
 
 
 class Study:
@@ -33,11 +34,18 @@ class Study:
             another recipe; the message names the field.
     """
 
-    def __init__(self, recipe: Recipe, journal: Journal, watch: Callable[[Study], None] = lambda study: None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        journal: Journal,
+        watch: Callable[[Study], None] = lambda study: None,
+        cost: CostFunction | None = None,
+    ) -> None:
         self.ledger = Ledger(recipe, recipe.load_space(), recipe.load_baseline())
         self.exhausted = False
         self._repeats = 0  # suggestions of known networks since the last new network or result
-        self._cost = cost_function(recipe.objective.cost)
+        self._adapted_at = 0  # measured children at the objective's last adaptation
+        self._cost = cost or cost_function(recipe.objective.cost)
         self._waiting: list[Trial] = [self.ledger.baseline.trial]
         self._journal = journal
         self._watch = watch
@@ -45,7 +53,7 @@ class Study:
             self._controller = controllers.create(
                 recipe.controller.name,
                 self.ledger.space,
-                objective=self.ledger.objective,
+                objective=self._reward,
                 cost=self._cost,
                 seed=recipe.seed,
                 **recipe.controller.options,
@@ -91,9 +99,71 @@ class Study:
         cost = None if isinstance(result, Failure) else self._cost(trial.architecture)
         self._journal.append(finished_event(trial, result, cost))
         child = self.ledger.settle(trial.number, result, cost)
-        self._count("failed" if isinstance(result, Failure) else "completed")
+        self._repeats = 0
         self._journal_update(self._tell(child, child.suggestions))
         self._watch(self)
+
+    def adopt(self, children: Iterable[Child]) -> None:
+        """Take over the measured children of another search of the same space, as if they were this one's."""
+        for child in children:
+            if child.suggestions and child.trial.key not in self.ledger.by_key:
+                number = len(self.ledger.children)
+                event = _suggestion_event(child.suggestions[0], number, self.ledger.seed(number), repeated=False)
+                self._record(event)
+            if child.result is not None:
+                self.finish(self.ledger.by_key[child.trial.key].trial, child.result)
+
+    def conclude(self) -> None:
+        """At the end of the search, adapt the objective until T is met and record which child is handed over."""
+        if not self.done or self.ledger.recommended is not None:
+            return
+
+        def handed_over(objective: Objective) -> float | None:
+            self.ledger.adapt(objective)
+            chosen = self._recommended()
+            return None if chosen is None else chosen.cost
+
+        before = self.ledger.objective
+        objective = final_objective(before, handed_over)
+        self.ledger.adapt(objective)
+        if objective != before:
+            self._record(_adapted_event(objective))
+        chosen = self._recommended()
+        if chosen is not None:
+            self._record({"event": "recommended", "trial": chosen.trial.number})
+
+    def _reward(self, accuracy: Any, cost: Any) -> Any:
+        """The reward under the objective as it is now."""
+        return self.ledger.objective(accuracy, cost)
+
+    def _recommended(self) -> Child | None:
+        """The child that the controller would hand over now."""
+        architecture = self._controller.recommend()
+        return None if architecture is None else self.ledger.by_key.get(architecture.key())
+
+    def _adapt_now_and_then(self) -> None:
+        """Let the objective follow what would be handed over, every `ADAPT_EVERY` measured children."""
+        if self.ledger.objective.adapts and len(self.ledger.best()) - self._adapted_at >= ADAPT_EVERY:
+            chosen = self._recommended()
+            if chosen is not None and chosen.cost is not None:
+                self._record(_adapted_event(self.ledger.objective.adapted(chosen.cost)))
+
+    def _record(self, event: Event) -> None:
+        """Journal an event of the study itself, then enter it."""
+        self._journal.append(event)
+        self._enter(event)
+
+    def _enter(self, event: Event) -> Child | None:
+        """Enter an event, new or journaled; returns the child it is about.
+
+        Repeats are counted in a replay as well: a resumed search gives up where it would have before.
+        """
+        child, kind = self.ledger.apply(event), event["event"]
+        if kind in ("suggested", "repeated", "completed", "failed"):
+            self._repeats = self._repeats + 1 if kind == "repeated" else 0
+        elif kind == "adapted":
+            self._adapted_at = len(self.ledger.best())
+        return child
 
     def _begin(self, events: list[Event]) -> None:
         """Start a new journal, or go through one again."""
@@ -108,9 +178,7 @@ class Study:
 
     def _replay(self, event: Event) -> dict[str, float]:
         """Apply one journaled event; returns the figures of the policy update that it led to, if it did."""
-        child = self.ledger.apply(event)
-        kind = event["event"]
-        self._count(kind)
+        child, kind = self._enter(event), event["event"]
         if kind in ("suggested", "repeated"):
             self._controller.ask()
         if child is None:
@@ -129,24 +197,19 @@ class Study:
         while self._repeats < MOST_REPEATS:
             if self.done:
                 return
+            self._adapt_now_and_then()
             (suggestion,) = self._controller.ask()
             known = self.ledger.by_key.get(self.ledger.space.decode(suggestion.actions).key())
             number = len(self.ledger.children) if known is None else known.trial.number
             event = _suggestion_event(suggestion, number, self.ledger.seed(number), repeated=known is not None)
             self._journal.append(event)
-            child = self.ledger.apply(event)
-            self._count(event["event"])
+            child = self._enter(event)
             if known is None and child is not None:
                 self._waiting.append(child.trial)
                 return
             if known is not None and known.result is not None:
                 self._journal_update(self._tell(known, [suggestion]))
         self.exhausted = not self.ledger.running()
-
-    def _count(self, kind: str) -> None:
-        """Keep count of the repeats, in a replay as well: a resumed search gives up where it would have before."""
-        if kind in ("suggested", "repeated", "completed", "failed"):
-            self._repeats = self._repeats + 1 if kind == "repeated" else 0
 
     def _tell(self, child: Child, suggestions: Iterable[Suggestion]) -> dict[str, float]:
         """Tell the controller; returns the figures of the policy update that followed, if one did."""
@@ -188,6 +251,10 @@ class Study:
             )
 
 
+def _adapted_event(objective: Objective) -> Event:
+    return {"event": "adapted", "w": objective.w, "w_above": objective.w_above}
+
+
 def _suggestion_event(suggestion: Suggestion, number: int, seed: int, *, repeated: bool) -> dict[str, Any]:
     return {
         "event": "repeated" if repeated else "suggested",
@@ -195,5 +262,6 @@ def _suggestion_event(suggestion: Suggestion, number: int, seed: int, *, repeate
         "actions": list(suggestion.actions),
         "log_prob": suggestion.log_prob,
         "policy_version": suggestion.policy_version,
+        "random": suggestion.random,
         "seed": seed,
     }

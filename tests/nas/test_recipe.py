@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import recipe as recipes
+from nas.objective import AbsoluteObjective, AutoObjective, Objective
 from nas.recipe import Recipe, RecipeError
 from search_space import InputError, load_architecture
 from search_space.files import parse_yaml
@@ -74,6 +76,13 @@ MISTAKES = [
     ("objective.w=0.07", "objective.w: "),
     ("objective.w=.nan", "objective.w: "),
     ("objective.w_above=1", "objective.w_above: "),
+    ("objective.name=soft", "objective.name: "),
+    ("objective={name: hard, target: 1M, w: -0.07}", "objective.w: the objective hard takes none"),
+    ("objective={name: auto, target: 1M, w_above: -1}", "objective.w_above: the objective auto takes none"),
+    ("objective={name: absolute, target: 1M, w_above: -1}", "objective.w_above: the objective absolute takes none"),
+    ("objective={cost: throughput_a100, target: 9000}", "objective.cost: throughput_a100 needs a benchmark"),
+    ("benchmark={}", "data: a benchmark is not trained"),
+    ("benchmark={noise: -1}", "benchmark.noise: "),
     ("controller.name=pppo", "controller.name: 'pppo' is unknown; use one of "),
     ("controller.options=3", "controller.options: "),
     ("data.source=[a]", "data.source: "),
@@ -111,6 +120,47 @@ def test_a_mistake_is_one_line_with_file_and_field(setting, message):
         digits(setting)
     assert str(error.value).startswith(f"digits: {message}")
     assert "\n" not in str(error.value)
+
+
+LOOK_UP = {
+    "format": "baseline-nas/recipe/1",
+    "name": "rehearsal",
+    "children": 3,
+    "space": "accel-nasbench",
+    "objective": {"target": "400M"},
+    "benchmark": {"source": "rehearsal"},
+}
+
+
+def test_a_benchmark_is_looked_up_in_this_process():
+    assert Recipe.parse(LOOK_UP, "r").executor.name == "serial"
+    with pytest.raises(RecipeError, match=r"executor\.name: a benchmark is looked up in this process; use serial"):
+        Recipe.parse(LOOK_UP | {"executor": {"name": "tune"}}, "r")
+
+
+def test_a_source_is_laid_over_what_the_recipe_has(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in LOOK_UP.items()))
+    assert Recipe.load(str(path), source="rows.jsonl").benchmark.source == "rows.jsonl"
+    assert Recipe.load("digits", source="photos").data.source == "photos"
+
+
+@pytest.mark.parametrize(
+    ("values", "form", "exponents"),
+    [
+        ({}, Objective, (-0.07, None)),
+        ({"w": 0, "w_above": -0.5}, Objective, (0, -0.5)),
+        ({"name": "hard"}, Objective, (0, -1)),
+        ({"name": "absolute"}, AbsoluteObjective, (-0.07, None)),
+        ({"name": "auto"}, AutoObjective, (0, -1)),
+    ],
+)
+def test_objectives_by_name(values, form, exponents):
+    recipe = Recipe.parse(LOOK_UP | {"objective": {"target": "400M", **values}}, "r")
+    objective = recipe.make_objective()
+    assert type(objective) is form
+    assert (objective.target, objective.w, objective.w_above) == (4e8, *exponents)
+    assert Recipe.parse(recipe.model_dump(), "r") == recipe
 
 
 def test_an_error_shows_the_value_once():

@@ -98,6 +98,7 @@ def search(path: Path, recipe: Recipe, evaluator: LookUp | None = None) -> Study
     with Journal(path) as journal:
         study = Study(recipe, journal)
         SerialExecutor().run(study, evaluator or LookUp())
+        study.conclude()
         return study
 
 
@@ -310,6 +311,63 @@ def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(name, recipe, files
                            for line in content[:end].splitlines())  # fmt: skip
             assert len(evaluator.calls) == 17 - finished
             assert [child.trial for child in study.ledger.best()] == [child.trial for child in whole.ledger.best()]
+
+
+AUTO = {"name": "auto", "target": 600_000}
+
+
+def test_an_adaptive_search_cut_anywhere_goes_on_as_if_it_had_not_been(recipe, files, monkeypatch):
+    monkeypatch.setattr(nas.study, "ADAPT_EVERY", 3)
+    search(files / "whole", recipe("evolution", objective=AUTO))
+    lines = (files / "whole").read_bytes().splitlines(keepends=True)
+    assert len(events(files / "whole", "adapted")) >= (12 - 1) // 3
+    for kept in range(1, len(lines)):
+        (files / "j").write_bytes(b"".join(lines[:kept]))
+        search(files / "j", recipe("evolution", objective=AUTO))
+        assert text(files / "j") == text(files / "whole")
+
+
+def test_auto_ends_with_what_meets_the_target(recipe, files):
+    """Accuracies are arbitrary here, so nothing but the objective leads to T."""
+    costs = [cost.flops(child.trial.architecture) for child in search(files / "all", recipe()).ledger.best()]
+    for target in (min(costs) + 1.0, sorted(costs)[6] + 1.0, max(costs) + 1.0):
+        path = files / str(target)
+        study = search(path, recipe(objective={"name": "auto", "target": target}))
+        assert study.ledger.winner.cost == target - 1
+        assert study.ledger.winner is study.ledger.best(1)[0]
+        assert Ledger.of(parse(path)[0]).winner.trial == study.ledger.winner.trial
+
+
+class Chooser(RandomSearch):
+    """Random search that hands over the network with the worst reward."""
+
+    def recommend(self):
+        return self.space.decode(self.memory.top(len(self.memory))[-1])
+
+
+def test_the_controllers_choice_is_handed_over_and_recorded_once(recipe, files, monkeypatch):
+    monkeypatch.setitem(controllers._CONTROLLERS, "random", Chooser)
+    study = search(files / "j", recipe())
+    assert study.ledger.winner is study.ledger.best()[-1]
+    assert search(files / "j", recipe()).ledger.winner.trial == study.ledger.winner.trial
+    assert [event["trial"] for event in events(files / "j", "recommended")] == [study.ledger.winner.trial.number]
+
+
+def test_adopted_children_count_under_the_new_objective_and_are_not_trained_again(recipe, files):
+    earlier = search(files / "j", recipe(), LookUp(failing=0)).ledger
+    measured = [child for child in earlier.children.values() if isinstance(child.result, Measurement)]
+    known = {child.trial.key: child for child in measured}
+    hard = recipe(children=len(measured) + 4, objective={"name": "hard", "target": 500_000})
+    with Journal(files / "new") as journal:
+        Study(hard, journal).adopt(measured)
+    evaluator = LookUp()
+    study = search(files / "new", hard, evaluator)
+    assert not {key for key, _ in evaluator.calls} & set(known)
+    assert len(study.ledger.best()) == len(measured) + 4
+    for child in study.ledger.best():
+        assert child.reward == hard.make_objective()(child.result.accuracy, child.cost)
+        if child.trial.key in known:
+            assert child.result.accuracy == known[child.trial.key].result.accuracy
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
