@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -16,8 +17,12 @@ from search_space.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nas.bench import Bench, Search
     from nas.run import Folder
     from nas.study import Study
+    from nas.trials import Trials
+
+Result = TypeVar("Result")
 
 app = typer.Typer(
     help="Neural architecture search for an efficient image baseline.",
@@ -28,6 +33,7 @@ app = typer.Typer(
 )
 
 STOPPED = 130
+BENCHED = "ppo,reinforce,evolution,random"
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe: objective.target=300M.")]
 Workers = Annotated[int | None, typer.Option(help="Children at a time; as many as fit by default.")]
@@ -40,7 +46,7 @@ Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 def search(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe (digits, images, b0-imagenet) or a YAML file.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; results/NAME by default.")] = None,
-    data: Annotated[str | None, typer.Option(help="Image folder or .npz; short for --set data.source=PATH.")] = None,
+    data: Annotated[str | None, typer.Option(help="Image folder or .npz, or the benchmark's file.")] = None,
     settings: Set = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -52,7 +58,7 @@ def search(
     from nas import run
     from nas.recipe import Recipe
 
-    chosen = Recipe.load(recipe, _settings(settings, workers, data))
+    chosen = Recipe.load(recipe, _settings(settings, workers), data)
     _search(lambda watch: run.start(chosen, out, ray_address, watch))
 
 
@@ -64,20 +70,81 @@ def resume(path: Run, workers: Workers = None, ray_address: RayAddress = None) -
     """
     from nas import run
 
-    _search(lambda watch: run.resume(path, _settings(None, workers, None), ray_address, watch))
+    _search(lambda watch: run.resume(path, _settings(None, workers), ray_address, watch))
 
 
 @app.command()
-def top(path: Run, k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10) -> None:
-    """Show the ranking of a run, also while it is running.
+def retarget(
+    path: Run,
+    flops: Annotated[str, typer.Option(help="The new target T: 200M.")],
+    children: Annotated[
+        int | None, typer.Option(min=0, help="How many more to train; the recipe's by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new run; results/NAME-... by default.")] = None,
+    settings: Set = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Search on for another FLOPs target; every child of the earlier run counts again, none is trained twice.
 
-    Example: nas top results/digits -k 5
+    Example: nas retarget results/digits --flops 200M --children 20
     """
+    from nas import run
+
+    target = ["objective.cost=flops", f"objective.target={json.dumps(flops)}"]
+    laid_over = [*target, *_settings(settings, workers)]
+    _search(lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch))
+
+
+@app.command()
+def top(
+    path: Run,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train them again and hand over the best.")] = False,
+    seeds: Annotated[int | None, typer.Option(help="Retrainings of each network; 3 by default.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Of a retraining; 4 times the proxy's by default.")] = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Show the ranking of a run, also while it is running; with --retrain, choose the winner by longer trainings.
+
+    Example: nas top results/digits -k 5 --retrain
+    """
+    if retrain:
+        _retrain(path, k, seeds, epochs, workers, ray_address)
+        return
+    given = {"--seeds": seeds, "--epochs": epochs, "--workers": workers, "--ray-address": ray_address}
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(f"{option}: only with --retrain")
     from nas import console
     from nas.run import Folder
 
     ledger = Folder.open(path).ledger()
     _print(console.status_line(ledger, 0, 0), console.ranking(ledger, k))
+
+
+@app.command()
+def audit(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe or a YAML file.")],
+    networks: Annotated[int, typer.Option(help="How many to train, the baseline included: 10 to 30.")] = 16,
+    epochs: Annotated[int | None, typer.Option(help="Of the reference; 4 times the proxy's by default.")] = None,
+    data: Annotated[str | None, typer.Option(help="Image folder or .npz.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder; results/NAME-audit by default.")] = None,
+    settings: Set = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Ask before a search whether its proxy ranks networks as a longer training does, and what the search will take.
+
+    Example: nas audit images --data photos --networks 16
+    """
+    from nas import audit, summaries
+    from nas.recipe import Recipe
+
+    chosen = Recipe.load(recipe, _settings(settings, workers), data)
+    folder, found = _train_list(lambda watch: audit.audit(chosen, networks, epochs, out, workers, ray_address, watch))
+    _print(summaries.audit_table(found), "", summaries.audit_words(found), f"written to {folder / audit.AUDIT}")
 
 
 @app.command()
@@ -134,6 +201,44 @@ def export(
         typer.echo(path)
 
 
+@app.command()
+def bench(  # noqa: PLR0913, PLR0917 (one option each)
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write bench.json and bench.html into.")],
+    data: Annotated[str, typer.Option(help="The benchmark's file; the shipped surrogate by default.")] = "rehearsal",
+    controllers: Annotated[str, typer.Option(help="Names, also optuna-tpe and pyglove-evolution.")] = BENCHED,
+    budgets: Annotated[str, typer.Option(help="Children after which regret is taken.")] = "50,100,200",
+    seeds: Annotated[int, typer.Option(help="Searches of each controller.")] = 20,
+    space: Annotated[str | None, typer.Option(help="A space or its file; the benchmark's own by default.")] = None,
+    objective: Annotated[str, typer.Option(help="mnasnet, hard, absolute or auto.")] = "mnasnet",
+    target: Annotated[str, typer.Option(help="T in FLOPs.")] = "400M",
+    noise: Annotated[float | None, typer.Option(help="Of an observed accuracy, in points.")] = None,
+    in_flight: Annotated[int, typer.Option(help="Children always under way.")] = 1,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A controller's option: ppo.lr=0.01.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 2,
+) -> None:
+    """Compare controllers on a benchmark at equal budgets, over many seeds.
+
+    Example: nas bench --controllers ppo,random --budgets 50,100,200 --seeds 20 -o results/bench
+    """
+    from nas import bench as benches
+
+    setup = benches.Setup(
+        source=data,
+        space=space,
+        controllers=tuple(name.strip() for name in controllers.split(",")),
+        budgets=benches.parse_budgets(budgets),
+        seeds=seeds,
+        objective=objective,
+        target=benches.parse_target(target),
+        noise=noise,
+        in_flight=in_flight,
+        options=benches.parse_options(settings or []),
+    )
+    if out.exists():
+        raise InputError(f"--out {out}: exists; choose another name")
+    _bench(benches.Bench(setup), workers, out)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     try:
@@ -146,14 +251,9 @@ def main() -> None:
         sys.exit(2)
 
 
-def _settings(settings: list[str] | None, workers: int | None, data: str | None) -> list[str]:
+def _settings(settings: list[str] | None, workers: int | None) -> list[str]:
     """All the values to lay over a recipe as `key=value`."""
-    found = list(settings or [])
-    if data is not None:
-        found.append(f"data.source={json.dumps(data)}")
-    if workers is not None:
-        found.append(f"executor.workers={workers}")
-    return found
+    return [*(settings or []), *([] if workers is None else [f"executor.workers={workers}"])]
 
 
 def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]]) -> None:
@@ -161,6 +261,8 @@ def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]
     from rich.console import Console
 
     from nas import console
+    from nas.evaluators import make_evaluator
+    from nas.verdict import verdict
 
     seen: list[Folder] = []
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
@@ -182,13 +284,76 @@ def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]
         typer.echo(f"\nstopped; every finished child is kept. Go on with: nas resume {where}" if where else "\nstopped")
         sys.exit(STOPPED)
     ledger = study.ledger
-    _print(console.ranking(ledger, 10), "", console.verdict(ledger))
+    evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
+    outcome = console.verdict(ledger, verdict(ledger, evaluator))
+    _print(outcome, console.target_words(ledger), "", console.ranking(ledger, 10))
     if study.exhausted:
         typer.echo("The controller has no more new networks to suggest, so the search ended early.")
     if not ledger.best(1):
         sys.exit(1)
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
     typer.echo(f"Next: nas show {folder.path}, nas top {folder.path}, nas export {folder.path} -o DIR")
+
+
+def _retrain(
+    path: Path, k: int, seeds: int | None, epochs: int | None, workers: int | None, ray_address: str | None
+) -> None:
+    """Retrain the leaders of a run, show what that says, and hand over the best."""
+    from nas import console, retrain, summaries
+
+    folder, found = _train_list(
+        lambda watch: retrain.retrain(
+            path, k, retrain.SEEDS if seeds is None else seeds, epochs, workers, ray_address, watch
+        )
+    )
+    measured = folder.ledger().recipe.objective.cost
+    unit = console.unit_of(measured)
+    _print(summaries.retraining_table(found, unit), "", summaries.retraining_words(found), f"written to {folder.best}")
+
+
+def _bench(prepared: Bench, workers: int, out: Path) -> None:
+    """Run the searches, show the table, and write what is finished, also when the user stops it."""
+    from rich.console import Console
+
+    from nas import bench, console
+    from nas.bench_plot import write_plot
+
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    out.mkdir(parents=True)
+    done: list[Search] = []
+    stopped = False
+    try:
+        with (
+            console.BenchProgress(Console(), prepared.searches) as progress,
+            closing(bench.run(prepared, workers)) as searches,
+        ):
+            for search in searches:
+                done.append(search)
+                progress.advance()
+    except KeyboardInterrupt:
+        stopped = True
+        typer.echo(f"\nstopped after {len(done)} of {prepared.searches} searches")
+    summary = bench.summary(prepared, done)
+    (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_plot(summary, out / "bench.html")
+    _print(console.bench(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
+    if stopped:
+        sys.exit(STOPPED)
+
+
+def _train_list(go: Callable[[Callable[[Trials], None]], Result]) -> Result:
+    """Train a fixed list, show how it is going, and end cleanly when the user stops it."""
+    from rich.console import Console
+
+    from nas import console
+
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        with console.TrialsProgress(Console()) as progress:
+            return go(progress.update)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; every finished training is kept. Go on with the same command.")
+        sys.exit(STOPPED)
 
 
 def _print(*things: Any) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+from rich import progress as bars
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -13,11 +16,15 @@ from rich.text import Text
 
 from nas.evaluators.base import Failure, Measurement
 from nas.ledger import Child, Ledger
-from nas.objective import format_quantity
+from nas.objective import BAND, format_quantity
 from search_space import Architecture, cost
 from search_space.architecture import Part
 
-UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms"}
+if TYPE_CHECKING:
+    from nas.trials import Trials
+    from nas.verdict import Verdict
+
+_UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
 LINE_EVERY = 2.0  # seconds between two lines in a log file
 
 
@@ -67,6 +74,49 @@ class Progress:
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
+class TrialsProgress:
+    """Live progress of a fixed list of trainings: one line that changes in a terminal, a line at a time in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._trials: Trials | None = None
+        self._before, self._began, self._shown = 0, 0.0, 0.0
+
+    def __enter__(self) -> TrialsProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, trials: Trials) -> None:
+        """Show how many are trained and how long the rest will take."""
+        done, total, now = len(trials.results), len(trials.trials), time.monotonic()
+        if trials is not self._trials:
+            self._trials, self._before, self._began = trials, done, now
+        failed = sum(isinstance(result, Failure) for result in trials.results.values())
+        proxy = trials.recipe.proxy
+        what = f"trainings of {proxy.epochs} epochs each" if proxy else "look-ups"
+        line = f"{done}/{total} {what} done, {failed} failed"
+        if done > self._before:
+            line += f" | {_duration((total - done) * (now - self._began) / (done - self._before))} left"
+        if self._live:
+            self._live.update(Text(line))
+        elif done > self._before and (done == total or now - self._shown >= LINE_EVERY):
+            self._shown = now
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def unit_of(cost_name: str) -> str:
+    """The unit of a cost by its name in a recipe: `latency_zcu102` is in ms, as `latency` is."""
+    return _UNITS[cost_name.split("_")[0]]
+
+
 def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
     """Children done, running, failed; the best; children per hour and the time left at the pace of this process."""
     finished, total = len(ledger.finished()), ledger.recipe.children
@@ -85,7 +135,7 @@ def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
 def ranking(ledger: Ledger, k: int | None) -> Table:
     """The best children as a table, the baseline below them."""
     table = Table(box=None, pad_edge=False)
-    unit = UNITS[ledger.recipe.objective.cost]
+    unit = unit_of(ledger.recipe.objective.cost)
     for heading in ("rank", "child"):
         table.add_column(heading, no_wrap=True)
     for heading in ("reward", "accuracy", *dict.fromkeys((unit, "FLOPs", "params")), "epochs", "seconds"):
@@ -97,31 +147,74 @@ def ranking(ledger: Ledger, k: int | None) -> Table:
     return table
 
 
-def verdict(ledger: Ledger) -> str:
-    """The best child next to the baseline, in words, either way."""
-    best, baseline = ledger.best(1), ledger.baseline
-    if not best:
+def verdict(ledger: Ledger, against_random: Verdict) -> str:
+    """Whether the search beat random sampling, then its winner next to the baseline, in words, either way."""
+    winner, baseline = ledger.winner, ledger.baseline
+    if winner is None:
         reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
         return f"No child has a result. {f'The last failure: {reasons[-1]}' if reasons else ''}".strip()
     inside = "" if ledger.space.contains(baseline.trial.architecture) else f" (outside the space {ledger.space.name})"
-    lines = [f"best      {_summary(ledger, best[0])}  ({best[0].trial.architecture.name})"]
-    if baseline.reward is None or best[0].reward is None:
+    lines = [str(against_random), f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name})"]
+    if baseline.reward is None or winner.reward is None:
         reason = baseline.result.reason if isinstance(baseline.result, Failure) else "it has not finished"
         return "\n".join([*lines, f"baseline  no result: {reason}"])
     lines.append(f"baseline  {_summary(ledger, baseline)}  ({baseline.trial.architecture.name}{inside})")
-    gain = best[0].reward - baseline.reward
-    count = len(ledger.best())
+    lines.append(_place(ledger, baseline))
+    gain = winner.reward - baseline.reward
+    looked_up = ledger.recipe.benchmark is not None
+    once = "in the same benchmark. Each was looked up" if looked_up else "under the same proxy. Each was trained"
     if gain > 0:
         lines.append(
-            f"The best of {count} children has a reward {gain:.4f} above the baseline's under the same proxy. Each was "
-            "trained once, and the best of many single trainings is partly the luckiest: expect less of it."
+            f"The best of {len(ledger.best()):,} children has a reward {gain:.4f} above the baseline's {once} once, "
+            "and the best of many single results is partly the luckiest: expect less of it."
         )
     else:
         lines.append(
-            f"No child beat the baseline: the best of {count} has a reward {-gain:.4f} below the baseline's under the "
-            "same proxy. More children, or a proxy with less noise, may find one that does."
+            f"The best of {len(ledger.best()):,} children has a reward {-gain:.4f} below the baseline's {once} once. "
+            "More children, or less noise, may find one that beats it."
         )
     return "\n".join(lines)
+
+
+def _place(ledger: Ledger, baseline: Child) -> str:
+    """The baseline's rank among the children, and the accuracy found at its own FLOPs."""
+    rewards = [child.reward for child in ledger.best() if child.reward is not None]
+    rank = 1 + sum(reward > (baseline.reward or 0) for reward in rewards)
+    words = f"The baseline's reward would rank {_ordinal(rank)} among those of the {len(rewards):,} children."
+    flops = cost.flops(baseline.trial.architecture)
+    results = [(child.result, cost.flops(child.trial.architecture)) for child in ledger.best()]
+    rivals = [(result.accuracy, -at) for result, at in results if isinstance(result, Measurement) and at <= flops]
+    if not rivals or not isinstance(baseline.result, Measurement):
+        return f"{words} No child has its {format_quantity(flops)} FLOPs or fewer."
+    accuracy, at = max(rivals)
+    return (
+        f"{words} At its FLOPs or fewer the best accuracy seen is {accuracy:.2%} ({format_quantity(-at)} FLOPs); "
+        f"its own is {baseline.result.accuracy:.2%} ({format_quantity(flops)})."
+    )
+
+
+def _ordinal(number: int) -> str:
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{suffix}"
+
+
+def target_words(ledger: Ledger) -> str:
+    """How near the network that is handed over comes to T, and why it may not."""
+    if ledger.winner is None or ledger.winner.cost is None:
+        return ""
+    objective, section = ledger.objective, ledger.recipe.objective
+    share = float(objective.ratio(ledger.winner.cost))
+    unit, side = unit_of(section.cost), "above" if share > 1 else "below"
+    words = (
+        f"target    {format_quantity(section.target)} {unit}, objective {section.name}: "
+        f"the best is at {format_quantity(ledger.winner.cost)}, {abs(share - 1):.1%} {side}"
+    )
+    if not BAND[0] <= share <= BAND[1]:
+        if section.name == "auto":
+            words += "; no measured child that meets it could be handed over: train more children"
+        elif section.name == "mnasnet" and objective.w_above in (None, objective.w):
+            words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
+    return words
 
 
 def stages(architecture: Architecture, beside: Architecture | None = None) -> Table:
@@ -189,7 +282,7 @@ def _summary(ledger: Ledger, child: Child) -> str:
     """`reward 0.9512 (accuracy 94.10%, 352.1M FLOPs)`."""
     if not isinstance(child.result, Measurement) or child.cost is None:
         return "no result"
-    unit = UNITS[ledger.recipe.objective.cost]
+    unit = unit_of(ledger.recipe.objective.cost)
     return f"reward {child.reward:.4f} (accuracy {child.result.accuracy:.2%}, {format_quantity(child.cost)} {unit})"
 
 
@@ -197,3 +290,55 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"
+
+
+class BenchProgress:
+    """Live progress of searches side by side: a bar in a terminal, a line at a time in a log file."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._progress = bars.Progress(
+            bars.TextColumn("{task.completed}/{task.total} searches"),
+            bars.BarColumn(),
+            bars.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=total)
+        self._done, self._total, self._shown = 0, total, 0.0
+
+    def __enter__(self) -> BenchProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """Count a finished search."""
+        self._done += 1
+        self._progress.advance(self._task)
+        due = self._done == self._total or time.monotonic() - self._shown >= LINE_EVERY
+        if due and not self._console.is_terminal:
+            self._shown = time.monotonic()
+            self._console.print(f"{self._done}/{self._total} searches done", highlight=False)
+
+
+def bench(summary: Mapping[str, Any]) -> Table:
+    """Median regrets with quartiles, a row for each controller and a column for each budget."""
+    table = Table(box=None, pad_edge=False, title="regret in accuracy points: median (quartiles)", title_justify="left")
+    table.add_column("controller", no_wrap=True)
+    table.add_column("seeds", justify="right", no_wrap=True)
+    for budget in summary["setup"]["budgets"]:
+        table.add_column(f"{budget:,} children", justify="right", no_wrap=True)
+    table.add_column("ms per child", justify="right", no_wrap=True)
+    for name, figures in summary["controllers"].items():
+        if not figures["seeds"]:
+            continue
+        quartiles = zip(figures["regret_median"], figures["regret_q25"], figures["regret_q75"], strict=True)
+        cells = [f"{median:.2f} ({low:.2f}-{high:.2f})" for median, low, high in quartiles]
+        table.add_row(name, str(figures["seeds"]), *cells, f"{1000 * figures['seconds_per_child']:.1f}")
+    return table

@@ -11,7 +11,7 @@ __all__ = ["Executor", "SerialExecutor", "make_executor"]
 
 def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
     """The executor that a recipe names; Ray is imported only for `tune`."""
-    if recipe.executor.name == "serial":
+    if recipe.executor.name == "serial" or recipe.proxy is None:
         return SerialExecutor()
     from nas.executors.tune import TuneExecutor
 

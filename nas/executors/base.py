@@ -1,19 +1,36 @@
-"""What every executor offers: it pulls trials out of a study and hands the results back."""
+"""What every executor offers: it pulls trials out of a source, such as a study, and hands the results back."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, Report, describe
-from nas.study import Study
+from nas.ledger import Trial
 from search_space import Architecture, InputError
 
 
-class Executor(Protocol):
-    """Trains the children of a study."""
+class Source(Protocol):
+    """Where trials come from: a search (`nas.study.Study`) or a fixed list (`nas.trials.Trials`)."""
 
-    def run(self, study: Study, evaluator: Evaluator) -> None:
-        """Train until the study is done.
+    @property
+    def done(self) -> bool:
+        """Whether every trial has been handed out."""
+        ...
+
+    def next_trial(self) -> Trial | None:
+        """The next trial; None if there is none now, or, when `done`, none any more."""
+        ...
+
+    def finish(self, trial: Trial, result: Measurement | Failure) -> None:
+        """Record what became of a trial."""
+        ...
+
+
+class Executor(Protocol):
+    """Trains the trials of a source."""
+
+    def run(self, source: Source, evaluator: Evaluator) -> None:
+        """Train until the source is done.
 
         Raises:
             InputError: the user's data can't be used at all.

@@ -28,10 +28,9 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
-from nas.executors.base import measure
+from nas.executors.base import Source, measure
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
-from nas.study import Study
 from search_space import Architecture, InputError
 from search_space.blocks import BlockKind, added_kinds, register
 
@@ -52,14 +51,14 @@ class TuneExecutor:
         self.max_epochs = max_epochs
         self.address = address
 
-    def run(self, study: Study, evaluator: Evaluator) -> None:
-        """Train until the study is done (see `Executor.run`).
+    def run(self, source: Source, evaluator: Evaluator) -> None:
+        """Train until the source is done (see `Executor.run`).
 
         Raises:
             InputError: no node has what a child needs, or the data can't be used.
         """
         context = self._start()
-        searcher = _StudySearcher(study)
+        searcher = _SourceSearcher(source)
         try:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 self._tuner(searcher, evaluator, self._workers(), scratch).fit()
@@ -176,17 +175,17 @@ def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, 
         tune.report({"accuracy": 0.0, "epochs": 0, "failure": result.reason})
 
 
-class _StudySearcher(Searcher):
-    """Connects Tune's callbacks to the study; it decides nothing.
+class _SourceSearcher(Searcher):
+    """Connects Tune's callbacks to the source; it decides nothing.
 
     Attributes:
         error: what must end the search, kept because Tune wraps what its callbacks raise.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.error: Exception | None = None
-        self._study = study
+        self._source = source
         self._trials: dict[str, Trial] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -197,19 +196,19 @@ class _StudySearcher(Searcher):
         """The next trial's config; None if there is none now, FINISHED if there are no more."""
         if self.error is not None:
             return Searcher.FINISHED
-        trial = self._study.next_trial()
+        trial = self._source.next_trial()
         if trial is None:
-            return Searcher.FINISHED if self._study.done else None
+            return Searcher.FINISHED if self._source.done else None
         self._trials[trial_id] = trial
         return {"architecture": trial.architecture.to_dict(), "seed": trial.seed}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Bring a trial's last report to the study."""
+        """Bring a trial's last report to the source."""
         trial = self._trials.pop(trial_id, None)
         if trial is None or self.error is not None:
             return
         try:
-            self._study.finish(trial, _result(result, error))
+            self._source.finish(trial, _result(result, error))
         except Exception as problem:
             self.error = problem
             raise
@@ -222,7 +221,7 @@ class _StudySearcher(Searcher):
 
 
 def _result(result: dict[str, Any] | None, error: bool) -> Measurement | Failure:
-    """The study's form of a trial's last report.
+    """The journal's form of a trial's last report.
 
     Raises:
         InputError: the worker found the user's data unusable.

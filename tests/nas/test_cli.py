@@ -12,6 +12,7 @@ from PIL import Image
 
 from nas import cli
 from nas.recipe import Recipe
+from nas.run import Folder
 from search_space import Architecture
 
 
@@ -77,6 +78,7 @@ def test_an_exported_network_trains_to_the_journaled_accuracy_in_a_fresh_process
     script = f"""
 from nas.evaluators import ProxyEvaluator
 from nas.recipe import Recipe
+from nas.run import Folder
 from search_space import cost, load_architecture
 network = load_architecture("exported/{best.name}.yaml")
 evaluator = ProxyEvaluator.of(Recipe.load("{folder}/recipe.yaml"))
@@ -101,6 +103,30 @@ def test_resuming_a_finished_run_trains_nothing_and_shows_the_end(finished, nas)
     assert code == 0
     assert "best.yaml" in out
     assert Path("run/journal.jsonl").read_bytes() == before
+
+
+def test_retargeting_goes_on_with_the_children_of_the_earlier_run(finished, nas):
+    before = (finished[0] / "journal.jsonl").read_bytes()
+    code, out, err = nas("retarget", "run", "--flops", "600K", "--children", "2", "--out", "new")
+    assert (code, err) == (0, "")
+    assert "8/8 done" in out
+    assert "objective auto" in out
+    assert (finished[0] / "journal.jsonl").read_bytes() == before
+    earlier, later = (Folder(Path(name)).ledger() for name in ("run", "new"))
+    accuracies = {child.trial.key: child.result.accuracy for child in earlier.best()}
+    assert accuracies.items() <= {child.trial.key: child.result.accuracy for child in later.best()}.items()
+    assert later.recipe.objective.target == 600_000
+    recipe = Recipe.load("new/recipe.yaml")
+    assert (recipe.objective.name, recipe.children) == ("auto", 8)
+
+
+def test_retargeting_without_more_children_ranks_again(finished, nas):
+    code, out, err = nas("retarget", "run", "--flops", "600K", "--children", "0", "--set", "objective.name=hard")
+    assert (code, err) == (0, "")
+    assert "small-2" in out
+    ledger = Folder(Path("results/small")).ledger()
+    assert ledger.recipe.objective.name == "hard"
+    assert len(ledger.best()) == len(ledger.finished()) == 6
 
 
 def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, nas):

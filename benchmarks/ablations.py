@@ -1,0 +1,123 @@
+"""What each part of the model_based controller is worth: searches of a benchmark without it.
+
+Usage: python benchmarks/ablations.py [--data FILE] [--seeds 20] [--budgets 50 100 200]
+
+Prints the median regret (accuracy points) of the architecture handed over; the protocol is that of `nas bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from controllers.accuracy_model import AccuracyModel
+from controllers.base import Controller, Outcome, Problem
+from controllers.model_based import ModelBased
+from controllers.policy import single_threaded
+from controllers.ppo import PPO
+from nas.evaluators.benchmark import BenchmarkEvaluator, library_space
+from nas.objective import Objective
+from search_space import Architecture, load_space
+from search_space.cost import flops
+from search_space.space import Actions
+
+TARGETS = {"accel-nasbench": 400e6, "nas-bench-macro": 40e6}
+
+
+class WithoutGate(ModelBased):
+    """Trusts the model whatever its fit."""
+
+    def _trusts(self, model: AccuracyModel) -> bool:
+        return True
+
+
+class WithoutExactCost(ModelBased):
+    """Learns the reward itself."""
+
+    @property
+    def _blind(self) -> bool:
+        return True
+
+
+class WithoutShrinkage(ModelBased):
+    """Hands over the luckiest observation."""
+
+    def recommend(self) -> Architecture | None:
+        """The network of the best single reward."""
+        return self.space.decode(max(self._observed, key=lambda row: row[1])[0]) if self._observed else None
+
+
+class WithoutPolicy(ModelBased):
+    """Mutates the leaders only."""
+
+    def _imagine(self) -> None:
+        pass
+
+
+class WithoutMutations(ModelBased):
+    """Takes the policy's samples alone, without local search."""
+
+    def _candidates(self, model: AccuracyModel) -> list[Actions]:
+        with single_threaded():
+            return self.policy.sample_batch(self.rng, self.options.rollouts)[0]
+
+    def _neighbours(self, actions: Actions) -> list[Actions]:
+        return []
+
+
+VARIANTS: dict[str, type[Controller[Any]]] = {
+    "model_based": ModelBased,
+    "without the model (ppo)": PPO,
+    "without the gate": WithoutGate,
+    "without the exact cost": WithoutExactCost,
+    "without shrinkage": WithoutShrinkage,
+    "without the policy": WithoutPolicy,
+    "without mutations": WithoutMutations,
+}
+
+
+def regrets(
+    kind: type[Controller[Any]],
+    evaluator: BenchmarkEvaluator,
+    objective: Objective,
+    best: float,
+    budgets: Sequence[int],
+    seed: int,
+) -> list[float]:
+    """Regret in points, against the `best` reward, after each budget of one search."""
+    controller = kind(Problem(evaluator.space, objective, flops), kind.options_type(), seed)
+    rng, found = np.random.default_rng(10_000 + seed), []
+    for child in range(1, max(budgets) + 1):
+        (suggestion,) = controller.ask()
+        accuracy, cost = evaluator.observe(suggestion.actions, rng), flops(evaluator.space.decode(suggestion.actions))
+        controller.tell([Outcome(suggestion, float(objective(accuracy, cost)), accuracy, cost)])
+        if child in budgets:
+            handed = controller.recommend()
+            assert handed is not None
+            found.append(100 * (best - float(objective(evaluator.accuracy(handed), flops(handed)))))
+    return found
+
+
+def main() -> None:
+    """Run every variant and print a line for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="rehearsal")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--budgets", type=int, nargs="+", default=[50, 100, 200])
+    arguments = parser.parse_args()
+    space = load_space(library_space(arguments.data))
+    evaluator = BenchmarkEvaluator.load(arguments.data, space)
+    objective = Objective(target=TARGETS[space.name])
+    best = evaluator.best_reward(objective, flops)[1]
+    for name, kind in VARIANTS.items():
+        seeds = range(arguments.seeds)
+        found = [regrets(kind, evaluator, objective, best, arguments.budgets, seed) for seed in seeds]
+        medians = ", ".join(f"{median:.2f}" for median in np.median(found, axis=0))
+        print(f"{name:26s} {medians} after {arguments.budgets} children", flush=True)
+
+
+if __name__ == "__main__":
+    main()

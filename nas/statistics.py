@@ -1,0 +1,152 @@
+"""Small-sample statistics of trainings: rank agreement, seed noise, estimates that are shrunk, and their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+LEVEL = 0.95  # of every interval
+RESAMPLES = 4000
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its standard error.
+
+    Attributes:
+        value: the figure.
+        error: its standard error, in the same unit.
+        df: degrees of freedom of the error, for Student's t.
+    """
+
+    value: float
+    error: float
+    df: int
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the 95% interval."""
+        return float(stdtrit(self.df, (1 + LEVEL) / 2)) * self.error
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95% interval."""
+        return self.value - self.margin
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95% interval."""
+        return self.value + self.margin
+
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference of two independent estimates whose errors come from the same pooled variance."""
+        return Estimate(self.value - other.value, math.hypot(self.error, other.error), self.df)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The variance between repeats of the same training, pooled over networks.
+
+    Attributes:
+        variance: of a single repeat, in the unit of the observations squared.
+        df: degrees of freedom: repeats less networks.
+    """
+
+    variance: float
+    df: int
+
+    @classmethod
+    def pooled(cls, observations: Sequence[Sequence[float]]) -> Noise:
+        """Estimate it from the repeats of each network.
+
+        Raises:
+            ValueError: no network has two repeats.
+        """
+        df = sum(len(repeats) - 1 for repeats in observations)
+        if df < 1:
+            raise ValueError("the noise can't be estimated: no network was trained twice")
+        squares = sum(float(np.sum((np.asarray(repeats) - np.mean(repeats)) ** 2)) for repeats in observations)
+        return cls(squares / df, df)
+
+    def mean(self, repeats: Sequence[float]) -> Estimate:
+        """The mean of one network's repeats."""
+        return Estimate(float(np.mean(repeats)), math.sqrt(self.variance / len(repeats)), self.df)
+
+
+def shrink(observations: Sequence[Sequence[float]], noise: Noise) -> list[Estimate]:
+    """Estimate each network's mean, drawn towards the mean of all by as much as their spread looks like noise.
+
+    Parametric empirical Bayes (Morris, JASA 1983): networks are normal around a common mean, repeats normal around
+    their network. The squared error is smaller in all than that of the plain means, and the highest is much less too
+    high for having been picked; the errors include that mean and spread are estimated themselves. With fewer than four
+    networks, which say too little about their spread, these are the plain means.
+
+    Args:
+        observations: the repeats of each network; their numbers may differ.
+        noise: of a repeat.
+    """
+    plain = [noise.mean(repeats) for repeats in observations]
+    count = len(plain)
+    if count < 4 or noise.variance == 0:
+        return plain
+    means = np.array([estimate.value for estimate in plain])
+    variances = np.array([estimate.error**2 for estimate in plain])
+    spread = max(0.0, float(means.var(ddof=1) - variances.mean()))
+    weights = 1 / (variances + spread)
+    centre = float(weights @ means / weights.sum())
+    small_sample = (count - 3) / (count - 1) * noise.df / (noise.df + 2)  # both variances are estimates
+    share = small_sample * variances * weights
+    values = means + share * (centre - means)
+    known = variances * (1 - (1 - weights / weights.sum()) * share)
+    errors = np.sqrt(known + 2 / (count - 3) * share**2 * (means - centre) ** 2)
+    return [Estimate(float(value), float(error), noise.df) for value, error in zip(values, errors, strict=True)]
+
+
+def kendall_tau(x: ArrayLike, y: ArrayLike) -> float:
+    """Kendall's tau-b (1945): agreement of two orders, from -1 to 1; 0 if one of them is no order at all.
+
+    Args:
+        x: n figures, or m x n for the mean tau of m observations with y.
+        y: n figures.
+    """
+    return float(_taus(x, y, np.ones((1, np.shape(y)[0])))[0])
+
+
+def tau_interval(x: ArrayLike, y: ArrayLike, rng: np.random.Generator) -> tuple[float, float]:
+    """The 95% interval of `kendall_tau`, the n items being drawn anew (percentile bootstrap, Efron 1979).
+
+    Args:
+        x: n figures, or m x n.
+        y: n figures.
+        rng: draws the resamples.
+    """
+    n = np.shape(y)[0]
+    counts = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
+    low, high = np.quantile(_taus(x, y, counts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _taus(x: ArrayLike, y: ArrayLike, counts: Floats) -> Floats:
+    """Mean tau-b of the rows of x with y, each item counted as often as each row of counts (resamples x n) says."""
+    order = _signs(np.asarray(y, dtype=np.float64))
+    taus = [_tau(_signs(row), order, counts) for row in np.atleast_2d(np.asarray(x, dtype=np.float64))]
+    return np.asarray(np.mean(taus, axis=0))
+
+
+def _signs(values: Floats) -> Floats:
+    return np.asarray(np.sign(values[:, None] - values[None, :]))
+
+
+def _tau(x: Floats, y: Floats, counts: Floats) -> Floats:
+    def pairs(matrix: Floats) -> Floats:
+        return np.asarray(((counts @ matrix) * counts).sum(axis=1))
+
+    ordered = np.sqrt(pairs(x * x) * pairs(y * y))
+    return np.divide(pairs(x * y), ordered, out=np.zeros_like(ordered), where=ordered > 0)

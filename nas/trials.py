@@ -1,0 +1,166 @@
+"""A fixed list of trainings under one recipe: a search's leaders again, an audit's networks, the points of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas import __version__
+from nas.evaluators.base import Evaluator, Failure, Measurement
+from nas.executors import make_executor
+from nas.journal import Event, Journal, JournalError
+from nas.ledger import Trial
+from nas.recipe import Recipe
+from search_space import Architecture
+
+FORMAT = "baseline-nas/trials/1"
+DEPENDS = ("seed", "data", "proxy", "benchmark")  # the recipe's fields that a training depends on
+
+
+class Trials:
+    """A list of trials, passive as a study is: an executor takes them and brings their results.
+
+    Every result is in the journal before it counts. It belongs to a network and a seed, not to a place in the list:
+    over an earlier journal, a longer or shorter list trains only what the journal lacks.
+
+    Attributes:
+        recipe: that trains them.
+        trials: the list, each numbered by its place.
+        results: those so far, by the trial's number.
+
+    Raises:
+        JournalError: the journal is damaged or was begun under other settings; the message names the field.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        trials: Sequence[Trial],
+        journal: Journal,
+        watch: Callable[[Trials], None] = lambda trials: None,
+    ) -> None:
+        self.recipe = recipe
+        self.trials = tuple(trials)
+        self._journal = journal
+        self._watch = watch
+        known = self._begin()
+        found = {trial.number: known.get((trial.key, trial.seed)) for trial in self.trials}
+        self.results = {number: result for number, result in found.items() if result is not None}
+        self._waiting = [trial for trial in self.trials if trial.number not in self.results]
+
+    @property
+    def done(self) -> bool:
+        """Whether every trial has been handed out."""
+        return not self._waiting
+
+    def next_trial(self) -> Trial | None:
+        """The next trial to train; None if there are no more."""
+        return self._waiting.pop(0) if self._waiting else None
+
+    def finish(self, trial: Trial, result: Measurement | Failure) -> None:
+        """Record what became of a trial.
+
+        Raises:
+            JournalError: the journal can't be written; the result doesn't count.
+        """
+        event: dict[str, Any] = {"key": trial.key, "seed": trial.seed, "name": trial.architecture.name}
+        if isinstance(result, Failure):
+            event |= {"event": "failed", "reason": result.reason}
+        else:  # the same numbers now as when they are read again
+            result = Measurement(float(result.accuracy), int(result.epochs), round(float(result.seconds), 3))
+            event |= {"event": "completed", **asdict(result)}
+        self._journal.append(event)
+        self.results[trial.number] = result
+        self._watch(self)
+
+    def _begin(self) -> dict[tuple[str, int], Measurement | Failure]:
+        """Start a new journal, or read the results of an earlier one."""
+        events = self._journal.replay()
+        if not events:
+            settings = {name: value for name, value in self.recipe.model_dump().items() if name in DEPENDS}
+            self._journal.append({"event": "trials", "format": FORMAT, "version": __version__, "settings": settings})
+            return {}
+        self._check_header(events[0])
+        try:
+            return {(event["key"], event["seed"]): _result(event) for event in events[1:]}
+        except KeyError as error:
+            raise JournalError(f"{self._journal.path}: damaged: an event lacks {error}") from None
+
+    def _check_header(self, header: Event) -> None:
+        path = self._journal.path
+        if header.get("format") != FORMAT:
+            raise JournalError(f"{path}: format: must be {FORMAT}, not {header.get('format')!r}")
+        began = Recipe.parse({**self.recipe.model_dump(), **header.get("settings", {})}, str(path))
+        changed = began.differs(self.recipe)
+        if changed:
+            raise JournalError(f"{path}: {changed} changed since these trainings began; undo it, or move the file away")
+
+
+def train(
+    path: Path,
+    recipe: Recipe,
+    evaluator: Evaluator,
+    trials: Sequence[Trial],
+    ray_address: str | None = None,
+    watch: Callable[[Trials], None] = lambda trials: None,
+) -> dict[int, Measurement | Failure]:
+    """Train what the journal at `path` doesn't hold yet; the results by trial number.
+
+    Raises:
+        InputError: the data or the journal can't be used.
+        KeyboardInterrupt: the user stopped it; the same call goes on.
+    """
+    with Journal(path) as journal:
+        listed = Trials(recipe, trials, journal, watch)
+        watch(listed)
+        if not listed.done:
+            make_executor(recipe, ray_address).run(listed, evaluator)
+    return listed.results
+
+
+def repeated(networks: Sequence[tuple[int, Architecture]], repeats: Iterable[int], seed: int) -> list[Trial]:
+    """Each network several times with fresh seeds, whichever other networks there are.
+
+    Args:
+        networks: a number that stays the same, such as a child's, and the network.
+        repeats: numbers from 1, one for each training of a network; another number is another seed.
+        seed: the study's; these seeds differ from those of its children.
+    """
+    trials: list[Trial] = []
+    for repeat in repeats:
+        for number, network in networks:
+            fresh = int(np.random.SeedSequence([seed, number, repeat]).generate_state(1)[0])
+            trials.append(Trial(len(trials), network, network.key(), fresh))
+    return trials
+
+
+def whole_trainings(recipe: Recipe, epochs: int | None, workers: int | None) -> Recipe:
+    """The recipe for trainings to their last epoch: no early stopping, the time limit in proportion to the epochs.
+
+    Args:
+        recipe: of the search.
+        epochs: of a training; None for the proxy's.
+        workers: trainings at a time; None for the recipe's.
+
+    Raises:
+        RecipeError: the recipe can't have these.
+    """
+    values = recipe.model_dump()
+    executor = values["executor"]
+    executor["early_stopping"] = None
+    if workers is not None:
+        executor["workers"] = workers
+    if epochs is not None:
+        executor["time_limit"] *= epochs / values["proxy"]["epochs"]
+        values["proxy"]["epochs"] = epochs
+    return Recipe.parse(values, recipe.name)
+
+
+def _result(event: Event) -> Measurement | Failure:
+    if event["event"] == "failed":
+        return Failure(event["reason"])
+    return Measurement(event["accuracy"], event["epochs"], event["seconds"])

@@ -1,0 +1,160 @@
+"""Whether a search beat random sampling at an equal number of children, with an interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.features import Features
+from controllers.gaussian_process import GaussianProcess
+from nas.evaluators.base import Evaluator, Measurement
+from nas.evaluators.benchmark import BenchmarkEvaluator
+from nas.ledger import Child, Ledger
+
+LEAST_RANDOM = 5
+"""Fewer random children than these say nothing about random sampling."""
+
+RANDOM_RUNS = 20
+_INTERVAL = (0.025, 0.5, 0.975)
+_DRAWS = 400
+_POOL = (1000, 4000)  # random architectures at which an accuracy model is drawn
+_ROWS = 1500  # children that the accuracy model is fitted to at most
+_EXACT = {"flops": 0, "params": 1}  # costs of any architecture without a measurement: columns of `Features.costs`
+_STREAM = 7  # sets the verdict's random draws apart from the children's
+
+Basis = Literal["warm-up", "random runs"]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A search against random sampling of as many children.
+
+    Attributes:
+        children: measured in the search.
+        basis: `warm-up` for an estimate from the run's children, `random runs` for real ones on a benchmark.
+        gain: reward of the search less that of random sampling, the median; None if it can't be told.
+        low: lower end of its 95% interval.
+        high: upper end of it.
+        reason: why it can't be told; empty otherwise.
+    """
+
+    children: int
+    basis: Basis
+    gain: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+    @property
+    def beats(self) -> bool | None:
+        """Whether the search beat random sampling; None if that can't be told, for the interval contains 0."""
+        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+            return None
+        return self.low > 0
+
+    def __str__(self) -> str:
+        """The verdict in words."""
+        if self.gain is None:
+            return f"Whether this beat random sampling can't be told: {self.reason}."
+        heads = {True: "Beat", False: "Did not beat", None: "Can't tell whether this beat"}
+        against = {
+            "warm-up": f"the best of {self.children:,} random children, estimated from the children of this run",
+            "random runs": f"the choice of {RANDOM_RUNS} real random runs of {self.children:,} children, without noise",
+        }
+        return (
+            f"{heads[self.beats]} random sampling: reward {self.gain:+.4f} "
+            f"(95% interval {self.low:+.4f} to {self.high:+.4f}) against {against[self.basis]}."
+        )
+
+
+def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
+    """Compare a search with random sampling of as many children.
+
+    On a benchmark, `RANDOM_RUNS` real random runs are made, and the noise-free rewards of what is handed over are
+    compared. Elsewhere the best observed reward is compared with what the best of as many random children would have
+    shown: a Gaussian process is fitted to the accuracies of all children, of which the random ones show it the bulk of
+    the space; functions drawn from its posterior, with noise, are looked up at random architectures, whose costs are
+    known. The few random children alone can't say it: the best of hundreds lies far out in the tail of tens, and a
+    normal tail promises random sampling more than the skewed rewards of networks ever give.
+
+    Args:
+        ledger: of the search, finished or not.
+        evaluator: that measured the children, where it is at hand.
+    """
+    measured = ledger.best()
+    basis: Basis = "random runs" if isinstance(evaluator, BenchmarkEvaluator) else "warm-up"
+    if not measured or ledger.winner is None:
+        return Verdict(0, basis, reason="no child has a result")
+    if ledger.recipe.controller.name == "random":
+        return Verdict(len(measured), basis, reason="this search is random sampling itself")
+    rng = np.random.default_rng(np.random.SeedSequence([ledger.recipe.seed, _STREAM]))
+    if isinstance(evaluator, BenchmarkEvaluator):
+        gains = _against_runs(ledger, evaluator, rng)
+    else:
+        random = sum(_is_random(child) for child in measured)
+        if random < LEAST_RANDOM:
+            reason = f"that takes the results of {LEAST_RANDOM} random children, and there are {random}"
+            return Verdict(len(measured), basis, reason=reason)
+        gains = _rewards(measured).max() - _best_of_random(ledger, measured, rng)
+    low, gain, high = np.quantile(gains, _INTERVAL).tolist()
+    return Verdict(len(measured), basis, gain, low, high)
+
+
+def _is_random(child: Child) -> bool:
+    """Whether the controller drew it before it had learned anything."""
+    return bool(child.suggestions) and child.suggestions[0].random
+
+
+def _rewards(children: list[Child]) -> Floats:
+    return np.array([child.reward for child in children], dtype=np.float64)
+
+
+def _best_of_random(ledger: Ledger, measured: list[Child], rng: np.random.Generator) -> Floats:
+    """Draws of the best reward that as many random children would have shown (`_DRAWS`,)."""
+    features = Features(ledger.space)
+    fitted = _thinned(measured)
+    exact = ledger.recipe.objective.cost in _EXACT
+    results = [child.result.accuracy for child in fitted if isinstance(child.result, Measurement)]
+    y = np.array(results) if exact else _rewards(fitted)
+    process = GaussianProcess().fit(features([child.suggestions[0].actions for child in fitted]), y)
+    count = len(measured)
+    pool = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
+    costs = features.costs(pool)[:, _EXACT.get(ledger.recipe.objective.cost, 0)]
+    noise = np.sqrt(process.noise_variance)
+    best = []
+    for values in process.sample(features(pool), _DRAWS, rng):
+        drawn = rng.integers(len(pool), size=count)
+        shown = values[drawn] + noise * rng.standard_normal(count)
+        rewards = ledger.objective(shown.clip(0, 1), costs[drawn]) if exact else shown
+        best.append(rewards.max())
+    return np.array(best)
+
+
+def _thinned(measured: list[Child]) -> list[Child]:
+    """At most `_ROWS` children: the random ones first, then the others evenly from best to worst."""
+    if len(measured) <= _ROWS:
+        return measured
+    random = [child for child in measured if _is_random(child)][:_ROWS]
+    others = [child for child in measured if not _is_random(child)]
+    kept = np.linspace(0, len(others) - 1, _ROWS - len(random)).astype(int).tolist()
+    return random + [others[i] for i in kept]
+
+
+def _against_runs(ledger: Ledger, evaluator: BenchmarkEvaluator, rng: np.random.Generator) -> Floats:
+    """Noise-free gains over what each of `RANDOM_RUNS` random runs of equal length hands over (RANDOM_RUNS,)."""
+    winner, count = ledger.winner, len(ledger.best())
+    assert winner is not None
+    cost = evaluator.cost_function(ledger.recipe.objective.cost)
+    ours = ledger.objective(evaluator.accuracy(winner.trial.architecture), winner.cost)
+    gains = []
+    for _ in range(RANDOM_RUNS):
+        actions = [ledger.space.sample_actions(rng) for _ in range(count)]
+        accuracies, costs = evaluator.accuracies(actions), evaluator.costs(cost, actions)
+        shown = accuracies + evaluator.noise / 100 * rng.standard_normal(count)
+        chosen = int(np.argmax(ledger.objective(shown.clip(0, 1), costs)))
+        gains.append(ours - ledger.objective(accuracies[chosen], costs[chosen]))
+    return np.array(gains)

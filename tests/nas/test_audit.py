@@ -1,0 +1,166 @@
+"""`nas audit`, as a user types it, and the networks that it chooses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas import cli
+from nas.audit import spread_out
+from nas.journal import parse
+from nas.statistics import kendall_tau
+from search_space import cost, load_architecture, load_space
+
+AUDIT = ("--networks", "10", "--epochs", "2", "--set", "proxy.share=0.3", "-o", "audit")
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys):
+    """Runs `nas ...` here; gives the exit code and what it printed."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def trained(name):
+    """Accuracies by network, in the order of the journal."""
+    found = {}
+    for event in parse(Path("audit") / name)[0][1:]:
+        found.setdefault(event["name"], []).append(event["accuracy"])
+    return found
+
+
+def test_an_audit_compares_the_proxy_with_longer_trainings(nas, small_recipe):
+    code, out, err = nas("audit", small_recipe, *AUDIT)
+    assert (code, err) == (0, "")
+    found = json.loads(Path("audit/audit.json").read_text())
+    proxy, reference = trained("proxy.jsonl"), trained("reference.jsonl")
+    assert {network["name"]: network["proxy"] for network in found["networks"]} == proxy
+    assert {network["name"]: [network["reference"]] for network in found["networks"]} == reference
+    assert len(proxy) == 10
+    seeds = [event["seed"] for name in ("proxy", "reference") for event in parse(Path(f"audit/{name}.jsonl"))[0][1:]]
+    assert len(set(seeds)) == 30  # none is shared between proxy and reference
+    assert "small-baseline" in proxy
+    assert {event["epochs"] for event in parse(Path("audit/reference.jsonl"))[0][1:]} == {2}
+    both, longer = np.array(list(proxy.values())), np.array([reference[name][0] for name in proxy])
+    assert found["tau_mean"]["value"] == pytest.approx(kendall_tau(both.mean(axis=1), longer))
+    assert found["tau_single"]["value"] == pytest.approx(kendall_tau(both.T, longer))
+    assert found["tau_mean"]["low"] <= found["tau_mean"]["value"] <= found["tau_mean"]["high"]
+    noise = 100 * np.sqrt(np.mean(np.diff(both, axis=1) ** 2) / 2)
+    assert found["seed_noise"] == pytest.approx(noise)
+    assert found["least_difference"] == pytest.approx(2.77 * noise)
+    assert 0 <= found["noise_share"] <= 1
+    forecast = found["forecast"]
+    assert (forecast["children"], forecast["workers"]) == (7, 1)
+    assert forecast["hours"] == pytest.approx(7 * forecast["child_seconds"] / 3600)
+    assert forecast["journal_bytes"] > 7 * 200
+    assert forecast["image_bytes"] == 1438 * 8 * 8 * 3
+    assert "Kendall's tau" in out
+    assert "advice:" in out
+
+
+def test_the_same_command_again_trains_nothing(nas, small_recipe):
+    first = nas("audit", small_recipe, *AUDIT)[1]
+    files = {path: path.read_bytes() for path in Path("audit").iterdir()}
+    code, second, _ = nas("audit", small_recipe, *AUDIT)
+    assert code == 0
+    assert first[first.index("network ") :] in second
+    assert {path: path.read_bytes() for path in Path("audit").iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--networks", "9"], "--networks 9: must be 10 to 30"),
+        (["--networks", "31"], "--networks 31: must be 10 to 30"),
+        (["--epochs", "1"], "--epochs 1"),
+        (["--data", "missing"], "data.source: missing"),
+        (["--set", "controller.options.lrr=3"], "lrr"),
+        (["--workers", "2"], "executor.workers"),
+        (["-o", "small.yaml"], "-o small.yaml: is no folder"),
+        (["-o", "."], "-o .: exists and holds no audit"),
+        (["--set", "proxy.epoch=3"], "did you mean epochs?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(nas, small_recipe, words, part):
+    code, out, err = nas("audit", small_recipe, *words)
+    assert code == 2
+    assert part in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert not Path("results").exists()
+
+
+def test_a_benchmark_has_no_proxy_to_audit(nas, small_recipe):
+    words = ["data=null", "proxy=null", "benchmark={source: rehearsal}"]
+    code, _, err = nas("audit", small_recipe, *(word for value in words for word in ("--set", value)))
+    assert code == 2
+    assert "an audit needs a recipe that trains" in err
+
+
+def test_where_everything_fails_the_reference_is_not_trained(nas, small_recipe):
+    code, _, err = nas("audit", small_recipe, *AUDIT, "--set", "executor.time_limit=1e-6")
+    assert code == 2
+    assert "10 of 10 networks failed" in err
+    assert "TimeLimitExceeded" in err
+    assert not Path("audit/reference.jsonl").exists()
+
+
+def test_other_settings_in_the_same_folder_are_refused(nas, small_recipe):
+    nas("audit", small_recipe, *AUDIT, "--set", "executor.time_limit=1e-6")
+    code, _, err = nas("audit", small_recipe, *AUDIT, "--set", "proxy.lr=0.01")
+    assert code == 2
+    assert "proxy.jsonl: proxy.lr changed since" in err
+
+
+@pytest.mark.parametrize("name", ["mbconv", "mnasnet", "nas-bench-macro"])
+def test_the_networks_are_spread_over_costs_and_structures(name):
+    space, baseline = load_space(name), load_architecture("efficientnet-b0")
+    chosen = spread_out(space, baseline, 15, seed=3)
+    assert len({network.key() for network in chosen}) == 15
+    assert all(space.contains(network) for network in chosen)
+    assert spread_out(space, baseline, 15, seed=3) == chosen
+    rng = np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(300)]
+    flops = [cost.flops(network) for network in chosen]
+    assert flops == sorted(flops)
+    assert flops[0] < np.quantile([cost.flops(network) for network in drawn], 0.1)
+    assert flops[-1] > np.quantile([cost.flops(network) for network in drawn], 0.9)
+
+    def least_distance(networks):
+        actions = np.array([space.encode(network) for network in networks])
+        distances = (actions[:, None] != actions[None]).sum(axis=2) + 100 * np.eye(len(actions))
+        return distances.min(axis=1).mean()
+
+    assert least_distance(chosen) > least_distance(drawn[:15])
+
+
+def test_the_baseline_is_not_chosen_again_and_a_small_space_is_refused(nas, small_recipe):
+    space = load_space("space.yaml")
+    baseline = space.decode((0, 0, 0, 0, 0))
+    assert baseline.key() not in {network.key() for network in spread_out(space, baseline, 29, seed=0)}
+    tiny = Path("space.yaml").read_text().replace("[1, 2, 3]", "1").replace("[3, 5, 7]", "3")
+    Path("space.yaml").write_text(tiny)
+    code, _, err = nas("audit", small_recipe)
+    assert code == 2
+    assert "--networks 16" in err
+    assert "draws from the space small gave 6 networks" in err
+
+
+def test_help_shows_an_example(nas):
+    code, out, _ = nas("audit", "--help")
+    assert code == 0
+    assert "Example: nas audit" in out

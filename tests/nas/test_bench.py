@@ -1,0 +1,220 @@
+"""Controllers side by side: the protocol, its figures, and what `nas bench` writes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import signal
+import sys
+import threading
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from nas import bench as benches
+from nas import cli
+from nas.bench import Bench, Setup, run, search, summary
+from nas.objective import BAND
+from nas.peers import PEERS
+from search_space import InputError, cost
+
+NAMES = ("evolution", "random")
+
+
+@pytest.fixture(scope="module")
+def macro(shared):
+    return str(shared / "data" / "nas_bench_macro.jsonl.gz")
+
+
+@pytest.fixture(scope="module")
+def bench(macro):
+    return Bench(Setup(source=macro, controllers=NAMES, budgets=(10, 25), seeds=2, target=40e6))
+
+
+def scores(searches):
+    return sorted((found.controller, found.seed, found.regrets, found.accuracies, found.flops) for found in searches)
+
+
+@pytest.fixture(scope="module")
+def searches(bench):
+    return list(run(bench, 2))
+
+
+def test_stopping_early_ends_the_searches_under_way(macro):
+    going = run(Bench(Setup(source=macro, controllers=("random",), budgets=(1, 10**7), seeds=3, target=40e6)), 1)
+    stop = threading.Timer(1, signal.raise_signal, [signal.SIGINT])
+    stop.start()
+    with closing(going), pytest.raises(KeyboardInterrupt):
+        next(going)
+    assert not multiprocessing.active_children()
+
+
+def test_every_controller_searches_with_every_seed(searches):
+    assert [found[:2] for found in scores(searches)] == [(name, seed) for name in NAMES for seed in (0, 1)]
+    for found in searches:
+        assert len(found.regrets) == len(found.flops) == 2
+        assert min(found.regrets) >= 0
+        assert found.seconds_per_child > 0
+
+
+def test_the_figures_do_not_depend_on_the_workers(bench, searches):
+    alone = [search(bench, name, seed) for seed in (0, 1) for name in NAMES]
+    assert scores(alone) == scores(searches)
+
+
+def test_seeds_differ(searches):
+    assert len({found.regrets for found in searches if found.controller == "random"}) == 2
+
+
+def test_regret_is_that_of_the_recommendation_without_noise(bench, searches):
+    for found in searches:
+        for regret, accuracy, flops in zip(found.regrets, found.accuracies, found.flops, strict=True):
+            assert regret == pytest.approx(100 * (bench.best_reward - accuracy * (flops / 40e6) ** -0.07))
+
+
+def test_the_summary_has_medians_and_quartiles_and_everything_that_was_set(bench, searches):
+    found = json.loads(json.dumps(summary(bench, searches)))
+    assert found["setup"]["controllers"] == list(NAMES)
+    assert found["setup"]["space"] == "nas-bench-macro"
+    assert found["setup"]["budgets"] == [10, 25]
+    assert found["best_reward"] == bench.best_reward
+    assert len(found["searches"]) == 4
+    for name in NAMES:
+        regrets = [one["regrets"] for one in found["searches"] if one["controller"] == name]
+        assert found["controllers"][name]["regret_median"] == pytest.approx(np.median(regrets, axis=0))
+        assert found["controllers"][name]["regret_q25"] == pytest.approx(np.quantile(regrets, 0.25, axis=0))
+        assert found["controllers"][name]["seeds"] == 2
+
+
+def test_a_summary_of_an_unfinished_comparison_counts_what_there_is(bench, searches):
+    found = summary(bench, searches[:1])
+    assert sorted(figures["seeds"] for figures in found["controllers"].values()) == [0, 1]
+
+
+def test_children_in_flight_are_asked_before_the_first_is_told(macro, bench):
+    several = Bench(Setup(source=macro, controllers=NAMES, budgets=(10, 25), seeds=1, target=40e6, in_flight=25))
+    assert search(several, "random", 0).regrets == search(bench, "random", 0).regrets  # it doesn't learn
+    assert search(several, "evolution", 0).regrets != search(bench, "evolution", 0).regrets
+
+
+def test_the_auto_objective_lands_on_its_target(macro):
+    found = search(
+        Bench(Setup(source=macro, controllers=("evolution",), budgets=(50, 100), objective="auto", target=50e6)),
+        "evolution",
+        0,
+    )
+    assert BAND[0] <= found.flops[-1] / 50e6 <= BAND[1]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_search_alike_with_equal_seeds(macro, name):
+    pytest.importorskip(name.partition("-")[0])
+    peer = Bench(Setup(source=macro, controllers=(name,), budgets=(12, 20), target=40e6, in_flight=4))
+    first = search(peer, name, 3)
+    assert scores([first]) == scores([search(peer, name, 3)])
+    assert scores([first])[0][2:] != scores([search(peer, name, 4)])[0][2:]
+
+
+def test_a_peer_that_is_not_installed_says_how_to_get_it(macro, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"optuna is not installed: pip install 'baseline-nas\[peers\]'"):
+        Bench(Setup(source=macro, controllers=("optuna-tpe",), target=40e6))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"controllers": ("evolutoin",)}, "--controllers: 'evolutoin' is unknown; did you mean evolution?"),
+        ({"controllers": ("ppo", "ppo")}, "--controllers: each once"),
+        ({"budgets": (50, 50)}, "--budgets: must be positive and increasing, not 50,50"),
+        ({"budgets": (0, 5)}, "--budgets: must be positive"),
+        ({"seeds": 0}, "--seeds: must be at least 1"),
+        ({"in_flight": 0}, "--in-flight: must be at least 1"),
+        ({"objective": "hrad"}, "did you mean hard?"),
+        ({"options": {"evolution": {}}}, "--set: 'evolution' is unknown"),
+    ],
+)
+def test_a_setup_that_makes_no_sense_is_refused(fields, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        Setup(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"target": 5e6}, "have 7.713M to 105.7M FLOPs"),
+        ({"options": {"ppo": {"lrr": 1}}}, "--set ppo: lrr: no option of ppo"),
+        ({"noise": -1.0}, "noise"),
+        ({"space": "mbconv", "target": 400e6}, "line 1"),
+    ],
+)
+def test_what_the_benchmark_cannot_do_is_one_line(macro, fields, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Bench(Setup(source=macro, **{"target": 40e6, **fields}))
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_options_of_controllers(macro):
+    options = benches.parse_options(["evolution.population_size=3", "evolution.sample_size=2"])
+    assert options == {"evolution": {"population_size": 3, "sample_size": 2}}
+    with pytest.raises(InputError, match=r"ppo\.lr=0\.01"):
+        benches.parse_options(["lr=3"])
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys, tmp_path):
+    """Runs `nas ...` in an empty folder; gives the exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_the_command_shows_a_table_and_writes_json_and_an_offline_plot(nas, macro, tmp_path):
+    words = ["--data", macro, "--target", "40M", "--controllers", "evolution,random", "--budgets", "5,10", "--seeds", 2]
+    code, out, err = nas("bench", *words, "--workers", 1, "-o", "there/bench")
+    assert (code, err) == (0, "")
+    assert "4/4 searches done" in out
+    assert re.search(r"evolution +2 +\d+\.\d\d \(\d+\.\d\d-\d+\.\d\d\)", out)
+    written = json.loads((tmp_path / "there/bench/bench.json").read_text())
+    assert written["controllers"]["random"]["seeds"] == 2
+    html = (tmp_path / "there/bench/bench.html").read_text()
+    assert not re.search(r"<(script|link)[^>]+(src|href)\s*=\s*[\"']?(https?:)?//", html)
+    assert "measured children" in html
+    assert nas("bench", *words, "-o", "there/bench")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--budgets", "5,x"], "--budgets"),
+        (["--target", "much"], "--target"),
+        (["--set", "x"], "--set x"),
+        (["--data", "missing.jsonl"], "missing.jsonl"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(nas, tmp_path, words, part):
+    code, _, err = nas("bench", *words, "-o", "new")
+    assert code == 2
+    assert part in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_target_out_of_reach_names_the_exact_range(bench):
+    space = bench.space
+    low, high = space.cost_range(cost.flops)
+    sizes = bench.evaluator.costs(cost.flops, [space.sample_actions(np.random.default_rng(i)) for i in range(500)])
+    assert low == cost.flops(space.decode((0,) * 8))
+    assert low <= sizes.min() < sizes.max() <= high

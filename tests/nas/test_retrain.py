@@ -1,0 +1,212 @@
+"""`nas top --retrain`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas import cli
+from nas.journal import Journal, parse
+from nas.retrain import retrain
+from nas.run import Folder
+from search_space import Architecture
+
+RETRAIN = ("top", "run", "-k", "4", "--retrain", "--seeds", "2", "--epochs", "1")
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys):
+    """Runs `nas ...` here; gives the exit code and what it printed."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def run(nas, small_recipe):
+    """A finished search of 6 children."""
+    code, _, err = nas("search", small_recipe, "--out", "run")
+    assert (code, err) == (0, "")
+    return Folder.open(Path("run"))
+
+
+def rewards(ledger, path):
+    """By child's name, all rewards of a list of trainings."""
+    cost = {child.trial.key: child.cost for child in ledger.children.values()}
+    found = {}
+    for event in parse(path)[0][1:]:
+        found.setdefault(event["name"], []).append(float(ledger.objective(event["accuracy"], cost[event["key"]])))
+    return found
+
+
+def test_the_best_estimate_is_handed_over(run, nas):
+    before = run.ledger()
+    code, out, err = nas(*RETRAIN)
+    assert (code, err) == (0, "")
+    again = rewards(before, run.path / "retrain.jsonl")
+    leaders = [child.trial.architecture.name for child in before.best(4)]
+    assert {*again} == {*leaders, before.winner.trial.architecture.name, "small-baseline"}
+    assert all(len(values) == 2 for values in again.values())
+    del again["small-baseline"]
+    best = max(again, key=lambda name: np.mean(again[name]))  # shrinking equal numbers of repeats keeps the order
+    after = run.ledger()
+    assert after.winner.trial.architecture.name == best
+    assert Architecture.load(run.best).name == best
+    shown = [row[1] for row in map(str.split, out.splitlines()) if len(row) > 6 and row[1] in again]
+    assert shown == sorted(again, key=lambda name: -np.mean(again[name]))
+    assert f"choice: {best}" in out
+    assert "against the runner-up" in out
+    assert "against the baseline small-baseline" in out
+    assert "winner's curse" in out  # trained as long as in the search, the levels compare
+
+
+def test_show_and_export_take_the_choice(run, nas):
+    nas(*RETRAIN)
+    best = Architecture.load(run.best)
+    assert best.name in nas("show", "run")[1]
+    code, out, _ = nas("export", "run", "-o", "exported")
+    assert code == 0
+    assert Architecture.load(out.strip()).key() == best.key()
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(run, nas):
+    first = nas(*RETRAIN)[1]
+    files = {path: path.read_bytes() for path in run.path.iterdir()}
+    second = nas(*RETRAIN)[1]
+    table = first.index("rank")
+    assert first[table:] in second
+    assert {path: path.read_bytes() for path in run.path.iterdir()} == files
+
+
+def test_more_leaders_and_seeds_keep_what_was_trained(run, nas):
+    nas("top", "run", "-k", "2", "--retrain", "--seeds", "2", "--epochs", "1")
+    first = parse(run.path / "retrain.jsonl")[0]
+    nas("top", "run", "-k", "3", "--retrain", "--seeds", "3", "--epochs", "1")
+    events = parse(run.path / "retrain.jsonl")[0]
+    assert events[: len(first)] == first
+    assert len({(event["key"], event["seed"]) for event in events[1:]}) == len(events) - 1
+    assert {event["name"] for event in first[1:]} <= {event["name"] for event in events[1:]}
+
+
+def test_fresh_seeds_and_four_times_the_epochs_by_default(run, nas):
+    code, out, _ = nas("top", "run", "-k", "1", "--retrain")
+    assert code == 0
+    assert "for 4 epochs (search: 1)" in out
+    assert "There is no runner-up" in out or "against the runner-up" in out
+    events = parse(run.path / "retrain.jsonl")[0][1:]
+    assert {event["epochs"] for event in events} == {4}
+    searched = {child.trial.seed for child in run.ledger().children.values()}
+    assert searched.isdisjoint(event["seed"] for event in events)
+
+
+def test_a_running_search_is_refused(run, nas):
+    with Journal(run.journal):
+        code, _, err = nas(*RETRAIN)
+    assert code == 2
+    assert "another process is running this search" in err
+    assert not (run.path / "retrain.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--retrain", "--seeds", "1"], "--seeds 1: must be at least 2"),
+        (["--retrain", "--epochs", "0"], "--epochs 0: must be at least the 1 of the search"),
+        (["--retrain", "--workers", "2"], "executor.workers: the serial executor"),
+        (["--seeds", "3"], "--seeds: only with --retrain"),
+        (["--workers", "3"], "--workers: only with --retrain"),
+    ],
+)
+def test_a_mistake_is_one_line(run, nas, words, part):
+    before = run.journal.read_bytes()
+    code, out, err = nas("top", "run", *words)
+    assert code == 2
+    assert part in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert run.journal.read_bytes() == before
+    assert not (run.path / "retrain.jsonl").exists()
+
+
+def test_other_epochs_than_before_are_refused(run, nas):
+    nas(*RETRAIN)
+    code, _, err = nas("top", "run", "-k", "4", "--retrain", "--seeds", "2", "--epochs", "2")
+    assert code == 2
+    assert "retrain.jsonl: proxy.epochs changed since" in err
+
+
+def test_a_run_without_a_measured_child_is_refused(nas, small_recipe):
+    nas("search", small_recipe, "--out", "run", "--set", "executor.time_limit=1e-6", "--set", "children=2")
+    code, _, err = nas(*RETRAIN)
+    assert (code, err) == (2, "nas: run: no child has finished yet\n")
+
+
+def test_retrainings_that_all_fail_are_refused_and_the_choice_stays(run, nas):
+    header = json.loads(run.journal.read_text().splitlines()[0])
+    header["recipe"]["executor"]["time_limit"] = 1e-6
+    lines = run.journal.read_text().splitlines(keepends=True)
+    run.journal.write_text("".join([json.dumps(header) + "\n", *lines[1:]]))
+    best = run.best.read_bytes()
+    code, _, err = nas(*RETRAIN)
+    assert code == 2
+    assert "too few retrainings succeeded" in err
+    assert err.count("\n") == 1
+    assert run.best.read_bytes() == best
+
+
+def test_a_benchmark_is_looked_up_again(nas, small_recipe):
+    search = ("search", "rehearse-b0", "--out", "run", "--set", "children=12", "--set", "controller={name: random}")
+    assert nas(*search)[0] == 0
+    _, found = retrain(Path("run"), 10, seeds=5)
+    assert found.epochs is None
+    assert len(found.leaders) in (10, 11)
+    assert all(len(set(leader.rewards)) == 5 for leader in found.leaders)
+    code, _, err = nas("top", "run", "--retrain", "--epochs", "4")
+    assert code == 2
+    assert "--epochs: this run looked its children up" in err
+
+
+def test_a_stop_ends_cleanly_and_the_same_command_goes_on(run):
+    words = [sys.executable, "-m", "nas.cli", "top", "run", "-k", "1", "--retrain"]
+    driver = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    trained = run.path / "retrain.jsonl"
+    end = time.monotonic() + 120
+    while not trained.exists() or trained.read_bytes().count(b"\n") < 3:
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+    driver.send_signal(signal.SIGINT)
+    out, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Go on with the same command" in out
+    assert "Traceback" not in out
+    kept = parse(trained)[0]
+    subprocess.run(words, check=True, capture_output=True)
+    assert parse(trained)[0][: len(kept)] == kept
+
+
+def test_under_auto_the_choice_meets_the_target(nas, small_recipe):
+    nas("search", small_recipe, "--out", "run", "--set", "objective={name: auto, target: 2M}", "--set", "children=8")
+    code, out, err = nas("top", "run", "-k", "8", "--retrain", "--seeds", "2", "--epochs", "1")
+    assert (code, err) == (0, "")
+    ledger = Folder.open(Path("run")).ledger()
+    meeting = [child for child in ledger.best() if ledger.objective.meets_target(child.cost)]
+    assert meeting
+    assert ledger.winner in meeting
+    assert f"target: {8 - len(meeting)} of 8 leaders miss T" in out

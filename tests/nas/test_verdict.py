@@ -1,0 +1,178 @@
+"""The verdict: whether a search beat random sampling of as many children."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from controllers import Suggestion
+from controllers.features import Features
+from nas import console
+from nas.evaluators import Failure, Measurement
+from nas.evaluators.benchmark import BenchmarkEvaluator
+from nas.ledger import BASELINE, Ledger
+from nas.recipe import Recipe
+from nas.verdict import LEAST_RANDOM, Verdict, verdict
+from search_space import cost, load_architecture, load_space
+
+SPACE = load_space("accel-nasbench")
+FEATURES = Features(SPACE)
+NOISE = 0.003
+POOL = [SPACE.sample_actions(np.random.default_rng(i)) for i in range(3000)]
+
+
+def accuracies(actions):
+    """Networks of more FLOPs, in their later stages most of all, are better, but ever less so: a skewed truth."""
+    columns = FEATURES(actions)
+    direction = np.random.default_rng(0).standard_normal(columns.shape[1]) + 1
+    return 0.7 - 0.04 * np.exp(-columns @ direction / np.linalg.norm(direction) / 3)
+
+
+def rewards(actions, shown):
+    return shown * (FEATURES.costs(actions)[:, 0] / 400e6) ** -0.07
+
+
+def improved(actions, generations=20, size=40):
+    """What a search finds: the best of ever more mutants."""
+    rng = np.random.default_rng(0)
+    for _ in range(generations):
+        mutants = np.repeat(actions, 10, axis=0)
+        for mutant in mutants:
+            place = rng.integers(len(SPACE.decisions))
+            mutant[place] = rng.integers(len(SPACE.decisions[place].choices))
+        actions = np.unique([*map(tuple, actions), *map(tuple, mutants)], axis=0)
+        actions = actions[np.argsort(-rewards(actions, accuracies(actions)))[:size]]
+    return [tuple(row) for row in actions.tolist()]
+
+
+POOL += improved(POOL[:60])
+TRUE = accuracies(POOL)
+FOUND = range(3000, len(POOL))  # by the search
+BY_REWARD = np.argsort(rewards(POOL[:3000], TRUE[:3000]))
+
+
+@pytest.fixture
+def searched(small_recipe):
+    """Makes the ledger of a search whose children are these of the pool, the first of them random."""
+
+    def make(chosen, random, *settings, seed=0):
+        laid_over = ["space=accel-nasbench", "objective.target=400M", "baseline=efficientnet-b0", *settings]
+        recipe = Recipe.load(str(small_recipe), laid_over)
+        ledger = Ledger(recipe, SPACE, load_architecture("efficientnet-b0"))
+        ledger.settle(BASELINE, Measurement(0.66, 1, 0.0), cost.flops(ledger.baseline.trial.architecture))
+        rng = np.random.default_rng(seed)
+        for place, index in enumerate(chosen):
+            architecture = SPACE.decode(POOL[index])
+            child = ledger.add(architecture, Suggestion(POOL[index], random=place < random))
+            shown = TRUE[index] + NOISE * rng.standard_normal()
+            ledger.settle(child.trial.number, Measurement(float(shown), 1, 0.0), cost.flops(architecture))
+        return ledger
+
+    return make
+
+
+def test_a_search_that_found_the_best_beat_random_sampling(searched):
+    found = verdict(searched([*range(40), *FOUND], random=40))
+    assert found.beats is True
+    assert found.basis == "warm-up"
+    assert found.children == 80
+    assert 0 < found.low <= found.gain <= found.high
+    assert str(found).startswith("Beat random sampling: reward +")
+
+
+def test_a_search_that_found_only_the_worst_did_not(searched):
+    found = verdict(searched([*BY_REWARD[1000:1006].tolist(), *BY_REWARD[:150].tolist()], random=6))
+    assert found.beats is False
+    assert found.high < 0
+    assert str(found).startswith("Did not beat random sampling")
+
+
+def test_a_search_as_good_as_random_cannot_be_told_from_it(searched):
+    found = verdict(searched(range(60), random=12))
+    assert found.beats is None
+    assert found.low < 0 < found.high
+    assert str(found).startswith("Can't tell whether this beat random sampling")
+
+
+def test_a_second_look_is_the_same(searched):
+    ledger = searched(range(30), random=10)
+    assert verdict(ledger) == verdict(ledger)
+
+
+def test_random_children_that_failed_do_not_count(searched):
+    ledger = searched(range(20), random=LEAST_RANDOM)
+    assert verdict(ledger).gain is not None
+    ledger.settle(1, Failure("out of memory"), None)
+    ledger.children[1].reward = None
+    found = verdict(ledger)
+    assert (found.gain, found.beats) == (None, None)
+    assert "5 random children, and there are 4" in str(found)
+
+
+def test_random_search_is_random_sampling_itself(searched):
+    ledger = searched(range(20), 20, "controller={name: random}")
+    assert "is random sampling itself" in str(verdict(ledger))
+
+
+def test_a_search_without_a_result_says_so(searched):
+    assert "no child has a result" in str(verdict(searched([], 0)))
+
+
+def test_a_reward_of_a_latency_is_compared_without_knowing_that_of_other_networks(searched):
+    found = verdict(searched(range(30), 10, "objective={cost: latency, target: 400000000}"))
+    assert found.low < found.gain < found.high
+
+
+def test_the_interval_holds_what_random_sampling_really_finds(searched):
+    """Of 10 searches, each against 20 random ones: the misses are on the side that does not favour the search."""
+    rng = np.random.default_rng(1)
+    below, above = [], []
+    for seed in range(10):
+        chosen = [*rng.integers(3000, size=12).tolist(), *rng.choice(BY_REWARD[1500:], size=48).tolist()]
+        ledger = searched(dict.fromkeys(chosen), random=12, seed=seed)
+        found = verdict(ledger)
+        best = ledger.best(1)[0].reward
+        for _ in range(20):
+            drawn = [POOL[i] for i in rng.integers(3000, size=found.children)]
+            shown = accuracies(drawn) + NOISE * rng.standard_normal(found.children)
+            gain = best - rewards(drawn, shown).max()
+            below.append(gain < found.low)
+            above.append(gain > found.high)
+    assert np.mean(below) <= 0.1
+    assert np.mean(above) <= 0.35
+
+
+@pytest.fixture(scope="module")
+def table(shared):
+    return BenchmarkEvaluator.load(str(shared / "data" / "nas_bench_macro.jsonl.gz"), load_space("nas-bench-macro"))
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_on_a_benchmark_the_winner_meets_real_random_runs(table, small_recipe, beats):
+    settings = ["space=nas-bench-macro", "objective.target=40M", "baseline=efficientnet-b0"]
+    ledger = Ledger(Recipe.load(str(small_recipe), settings), table.space, load_architecture("efficientnet-b0"))
+    best, _ = table.best_reward(ledger.objective, cost.flops)
+    for actions in (best if beats else (0,) * 8, *((0, 0, 0, 0, 0, 0, 0, i) for i in (1, 2))):
+        architecture = table.space.decode(actions)
+        child = ledger.add(architecture, Suggestion(actions))
+        ledger.settle(child.trial.number, Measurement(table.accuracy(architecture), 0, 0.0), cost.flops(architecture))
+    ledger.recommended = ledger.children[1]
+    found = verdict(ledger, table)
+    assert (found.basis, found.children) == ("random runs", 3)
+    assert found.low <= found.gain <= found.high
+    assert (found.gain > 0) is beats
+    assert "20 real random runs of 3 children" in str(found)
+
+
+def test_the_end_of_a_search_opens_with_the_verdict_and_tells_the_baselines_place(searched):
+    ledger = searched([*range(12), *FOUND], random=12)
+    found = Verdict(72, "warm-up", 0.01, 0.005, 0.02)
+    lines = console.verdict(ledger, found).splitlines()
+    assert lines[0].startswith("Beat random sampling: reward +0.0100 (95% interval +0.0050 to +0.0200)")
+    assert lines[1].startswith("best ")
+    assert lines[2].startswith("baseline ")
+    better = sum(child.reward > ledger.baseline.reward for child in ledger.best())
+    assert f"would rank {better + 1}" in lines[3]
+    assert f"of the {len(ledger.best())} children" in lines[3]
+    fewer = [c.result.accuracy for c in ledger.best() if c.cost <= ledger.baseline.cost]
+    assert f"the best accuracy seen is {max(fewer):.2%}" in lines[3]
