@@ -29,8 +29,8 @@ class AccuracyModel:
     """Gaussian process regression (Rasmussen & Williams 2006) of warped accuracies.
 
     Accuracies saturate: what a choice brings shrinks as the rest of the network gets better. On the logarithm of the
-    distance to a ceiling above them (a warped process, Snelson et al. 2003) effects add up. The kernel is a squared
-    exponential with one length scale per kind of column, which all stages share. Hyperparameters maximise the marginal
+    distance to a ceiling above them (a warped process, Snelson et al. 2003) effects add up. The kernel is a Matern-5/2
+    with one length scale per kind of column, which all stages share. Hyperparameters maximise the marginal
     likelihood (section 5.4.1) times normal priors on their logarithms.
 
     Attributes:
@@ -105,7 +105,7 @@ class AccuracyModel:
 
     def _kernel(self, scaled: np.ndarray) -> np.ndarray:
         """Covariances (m, n) of the function between rows divided by the length scales and the observed ones."""
-        covariance: np.ndarray = np.exp(self.log[-2] - _distances(scaled, self._scaled) / 2)
+        covariance: np.ndarray = np.exp(self.log[-2]) * _matern(_distances(scaled, self._scaled))[0]
         return covariance
 
     def _append(self, row: np.ndarray, y: float) -> None:
@@ -144,19 +144,26 @@ def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return squared.clip(0, out=squared)
 
 
+def _matern(squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matern-5/2 correlations at squared distances (equation 4.17), and minus twice their slope."""
+    distance = np.sqrt(5 * squared)
+    decay = np.exp(-distance)
+    return (1 + distance + distance**2 / 3) * decay, (1 + distance) * decay * (5 / 3)
+
+
 def _loss(
     log: np.ndarray, apart: np.ndarray, y: np.ndarray, centre: np.ndarray, spread: np.ndarray
 ) -> tuple[float, np.ndarray]:
     """Negative log posterior of the log hyperparameters, up to a constant, and its gradient (equation 5.9)."""
     closeness = np.exp(-2 * log[:-2])
-    kernel = np.exp(log[-2] - np.tensordot(closeness, apart, 1) / 2)
+    kernel, steepness = (np.exp(log[-2]) * part for part in _matern(np.tensordot(closeness, apart, 1)))
     noise = np.exp(log[-1])
     factor = cholesky(kernel + np.diag(np.full(len(y), noise + _JITTER)), lower=True)
     inverse = cho_solve((factor, True), np.eye(len(y)))
     weights = inverse @ y
     slope = (inverse - np.outer(weights, weights)) / 2
-    sloped = slope * kernel
-    gradient = [*(np.tensordot(apart, sloped, 2) * closeness), sloped.sum(), noise * np.trace(slope)]
+    lengths = np.tensordot(apart, slope * steepness, 2) * closeness
+    gradient = [*lengths, (slope * kernel).sum(), noise * np.trace(slope)]
     off = (log - centre) / spread
     loss = y @ weights / 2 + np.log(factor.diagonal()).sum() + off @ off / 2
     return float(loss), np.array(gradient) + off / spread
