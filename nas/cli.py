@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 
 STOPPED = 130
-BENCHED = "ppo,reinforce,evolution,random"
+BENCHED = "model_based,ppo,reinforce,evolution,random"
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe: objective.target=300M.")]
 Workers = Annotated[int | None, typer.Option(help="Children at a time; as many as fit by default.")]
@@ -44,7 +44,9 @@ Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 
 @app.command()
 def search(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (digits, images, b0-imagenet) or a YAML file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe (digits, images, rehearse-b0, b0-imagenet) or a YAML file.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; results/NAME by default.")] = None,
     data: Annotated[str | None, typer.Option(help="Image folder or .npz, or the benchmark's file.")] = None,
     settings: Set = None,

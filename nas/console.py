@@ -114,7 +114,7 @@ class TrialsProgress:
 
 def unit_of(cost_name: str) -> str:
     """The unit of a cost by its name in a recipe: `latency_zcu102` is in ms, as `latency` is."""
-    return _UNITS[cost_name.split("_")[0]]
+    return _UNITS[cost_name.split("_", maxsplit=1)[0]]
 
 
 def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
@@ -154,7 +154,10 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
         reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
         return f"No child has a result. {f'The last failure: {reasons[-1]}' if reasons else ''}".strip()
     inside = "" if ledger.space.contains(baseline.trial.architecture) else f" (outside the space {ledger.space.name})"
-    lines = [str(against_random), f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name})"]
+    lines = [
+        str(against_random),
+        f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name}{_rank(ledger)})",
+    ]
     if baseline.reward is None or winner.reward is None:
         reason = baseline.result.reason if isinstance(baseline.result, Failure) else "it has not finished"
         return "\n".join([*lines, f"baseline  no result: {reason}"])
@@ -174,6 +177,14 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
             "More children, or less noise, may find one that beats it."
         )
     return "\n".join(lines)
+
+
+def _rank(ledger: Ledger) -> str:
+    """Why the winner isn't the child with the highest reward, where it isn't."""
+    ranked = ledger.best()
+    if ledger.winner is None or ledger.winner not in ranked[1:]:
+        return ""
+    return f": {_ordinal(ranked.index(ledger.winner) + 1)} as measured, best as estimated from all children"
 
 
 def _place(ledger: Ledger, baseline: Child) -> str:
