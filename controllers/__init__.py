@@ -23,7 +23,23 @@ _CONTROLLERS: dict[str, type[Controller[Any]]] = {
 }
 NAMES = tuple(_CONTROLLERS)
 
-__all__ = ["NAMES", "Controller", "Options", "Outcome", "Problem", "Suggestion", "create"]
+__all__ = ["NAMES", "Controller", "Options", "Outcome", "Problem", "Suggestion", "create", "make_options"]
+
+
+def make_options(name: str, **options: float) -> Options:
+    """The options of a controller, the given ones over the defaults.
+
+    Raises:
+        InputError: An unknown name or option, or a value of the wrong type or out of range.
+    """
+    if name not in _CONTROLLERS:
+        raise InputError(f"controller: {name!r} is not one of {', '.join(NAMES)}")
+    kind = _CONTROLLERS[name].options_type
+    valid = [spec.name for spec in fields(kind)]
+    for given in options:
+        if given not in valid:
+            raise InputError(f"{given}: no option of {name}, which has {', '.join(valid) or 'none'}")
+    return kind(**options)
 
 
 def create(
@@ -48,13 +64,7 @@ def create(
     Raises:
         InputError: An unknown name or option, or a value of the wrong type or out of range.
     """
-    if name not in _CONTROLLERS:
-        raise InputError(f"controller: {name!r} is not one of {', '.join(NAMES)}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
-    kind = _CONTROLLERS[name]
-    valid = [spec.name for spec in fields(kind.options_type)]
-    for given in options:
-        if given not in valid:
-            raise InputError(f"{given}: no option of {name}, which has {', '.join(valid) or 'none'}")
-    return kind(Problem(space, objective, cost), kind.options_type(**options), seed)
+    chosen = make_options(name, **options)
+    return _CONTROLLERS[name](Problem(space, objective, cost), chosen, seed)

@@ -91,6 +91,11 @@ class Options:
             if not (low <= value <= high and math.isfinite(value)):
                 raise InputError(f"{spec.name}: {value} is outside [{low}, {high}]")
 
+    @property
+    def least_children(self) -> int:
+        """Children below which the controller never does what it is for."""
+        return 1
+
 
 _Observation = tuple[float, float | None, float | None]
 """Reward when it was told, accuracy, cost."""

@@ -61,6 +61,11 @@ class ModelBasedOptions(PPOOptions):
     rollouts: int = option(32, low=2)
     model_updates: int = option(1, low=0)
 
+    @property
+    def least_children(self) -> int:
+        """See `Options.least_children`: the random ones, and one that the model chooses."""
+        return max(self.warm_up, _LEAST) + 1
+
 
 class ModelBased(PPO):
     """PPO whose policy is trained on a Gaussian process of accuracy, and whose best candidate becomes the next child.

@@ -155,7 +155,7 @@ class ObjectiveSection(_Section):
 class ControllerSection(_Section):
     """Which controller chooses, and its options (`controllers.create`)."""
 
-    name: str = "ppo"
+    name: str = "model_based"
     options: dict[str, Any] = {}
 
 

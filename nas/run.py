@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import controllers
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Measurement
 from nas.executors import make_executor
@@ -89,7 +90,7 @@ def start(
         InputError: the recipe, the data or `out` can't be used; nothing is left behind.
         KeyboardInterrupt: the user stopped it; `resume` goes on.
     """
-    _check_target(recipe)
+    _check(recipe)
     evaluator = make_evaluator(recipe)
     folder = Folder.create(recipe, out)
     try:
@@ -145,7 +146,7 @@ def retarget(
     more = earlier.recipe.children if children is None else children
     known = len([child for child in measured if child is not earlier.baseline])
     recipe = Recipe.load(str(path / RECIPE), [*_free_exponents(earlier), *settings, f"children={known + more}"])
-    _check_target(recipe)
+    _check(recipe)
     evaluator = make_evaluator(recipe)
     folder = Folder.create(recipe, out)
     with Journal(folder.journal) as journal:
@@ -153,12 +154,18 @@ def retarget(
     return folder, _run(folder, recipe, evaluator, ray_address, watch)
 
 
-def _check_target(recipe: Recipe) -> None:
-    """Refuse a T that no network of the space comes near.
+def _check(recipe: Recipe) -> None:
+    """Refuse fewer children than the controller needs, and a T that no network of the space comes near.
 
     Raises:
-        InputError: the message says what can be reached.
+        InputError: the message says what it takes, or what can be reached.
     """
+    name, options = recipe.controller.name, recipe.controller.options
+    least = controllers.make_options(name, **options).least_children
+    if recipe.children < least:
+        raise InputError(
+            f"children: {recipe.children} is fewer than the {least} that {name} needs; give it more, or use random"
+        )
     section = recipe.objective
     if section.cost not in EXACT_COSTS:
         return
