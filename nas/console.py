@@ -214,15 +214,15 @@ def target_words(ledger: Ledger) -> str:
     if ledger.winner is None or ledger.winner.cost is None:
         return ""
     objective, section = ledger.objective, ledger.recipe.objective
-    share = float(objective.ratio(ledger.winner.cost))
-    unit, side = unit_of(section.cost), "above" if share > 1 else "below"
+    cost_share = ledger.winner.cost / section.target
+    unit, side = unit_of(section.cost), "above" if cost_share > 1 else "below"
     words = (
         f"target    {format_quantity(section.target)} {unit}, objective {section.name}: "
-        f"the best is at {format_quantity(ledger.winner.cost)}, {abs(share - 1):.1%} {side}"
+        f"the best is at {format_quantity(ledger.winner.cost)}, {abs(cost_share - 1):.1%} {side}"
     )
-    if not BAND[0] <= share <= BAND[1]:
+    if not BAND[0] <= objective.ratio(ledger.winner.cost) <= BAND[1]:
         if section.name == "auto":
-            words += "; no measured child that meets it could be handed over: train more children"
+            words += "; no measured child meets it: train more children"
         elif section.name == "mnasnet" and objective.w_above in (None, objective.w):
             words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
     return words
