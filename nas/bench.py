@@ -19,14 +19,13 @@ import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
 from nas import __version__
 from nas.evaluators.benchmark import BenchmarkEvaluator, library_space
-from nas.objective import FORMS, OWN_EXPONENTS, Objective, final_objective, format_quantity, parse_quantity
+from nas.objective import FORMS, Objective, final_objective, format_quantity, make_objective, parse_quantity
 from nas.peers import PEERS
 from nas.study import ADAPT_EVERY
 from search_space import Architecture, InputError, cost, load_space
 from search_space.files import parse_yaml
 
 FORMAT = "baseline-nas/bench/1"
-PAPER_W = -0.07
 _NOISE_STREAM = 1  # sets the observations' random draws apart from the controller's
 
 PROTOCOL = (
@@ -190,12 +189,6 @@ def parse_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise InputError(f"--set {setting}: must be CONTROLLER.OPTION=VALUE, such as ppo.lr=0.01")
         options.setdefault(name, {})[option] = parse_yaml(text, f"--set {setting}")
     return options
-
-
-def make_objective(name: str, target: float) -> Objective:
-    """An objective by its name, with the exponents of its paper."""
-    w, above = OWN_EXPONENTS.get(name, (PAPER_W, None))
-    return FORMS[name](target, w, above)
 
 
 class _Underway:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import progress as bars
 from rich.console import Console
@@ -28,18 +28,14 @@ _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "
 LINE_EVERY = 2.0  # seconds between two lines in a log file
 
 
-class Progress:
-    """Live progress of a search: a panel that redraws itself in a terminal, one line per change in a log file."""
+class _Screen:
+    """What redraws itself in a terminal, and nothing in a log file."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._began = time.monotonic()
-        self._before: int | None = None
-        self._most_running = 1
-        self._shown = (0, 0.0)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
@@ -49,6 +45,17 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
+
+
+class Progress(_Screen):
+    """Live progress of a search: a panel that redraws itself in a terminal, one line per change in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._began = time.monotonic()
+        self._before: int | None = None
+        self._most_running = 1
+        self._shown = (0, 0.0)
 
     def update(self, ledger: Ledger) -> None:
         """Show the state of the search."""
@@ -74,25 +81,13 @@ class Progress:
             self._console.print(line, highlight=False, soft_wrap=True)
 
 
-class TrialsProgress:
+class TrialsProgress(_Screen):
     """Live progress of a fixed list of trainings: one line that changes in a terminal, a line at a time in a log."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        super().__init__(console)
         self._trials: Trials | None = None
         self._before, self._began, self._shown = 0, 0.0, 0.0
-
-    def __enter__(self) -> TrialsProgress:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
 
     def update(self, trials: Trials) -> None:
         """Show how many are trained and how long the rest will take."""

@@ -111,8 +111,18 @@ FORMS: dict[str, type[Objective]] = {
 }
 """The objectives by their names in a recipe."""
 
-OWN_EXPONENTS = {"hard": (0.0, -1.0), "auto": (0.0, -1.0)}
+PAPER_W = -0.07
+
+OWN_EXPONENTS: dict[str, tuple[float, float | None]] = {"hard": (0.0, -1.0), "auto": (0.0, -1.0)}
 """w and w_above of the objectives that fix them."""
+
+
+def make_objective(
+    name: str, target: float, w: float | None = None, w_above: float | None = None, more_is_better: bool = False
+) -> Objective:
+    """An objective by its name, with the exponents of its paper where none are given."""
+    w, w_above = OWN_EXPONENTS.get(name, (PAPER_W if w is None else w, w_above))
+    return FORMS[name](target, w, w_above, more_is_better)
 
 
 def final_objective(objective: Objective, handed_over: Callable[[Objective], float | None]) -> Objective:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 import controllers
-from nas.objective import FORMS, OWN_EXPONENTS, Objective, parse_quantity
+from nas.objective import OWN_EXPONENTS, Objective, make_objective, parse_quantity
 from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
 from search_space.files import flow, parse_yaml, read_yaml
 
@@ -303,8 +303,8 @@ class Recipe(_Section):
     def make_objective(self) -> Objective:
         """The reward."""
         section = self.objective
-        w, above = OWN_EXPONENTS.get(section.name, (-0.07 if section.w is None else section.w, section.w_above))
-        return FORMS[section.name](section.target, w, above, more_is_better=section.cost.startswith("throughput"))
+        more = section.cost.startswith("throughput")
+        return make_objective(section.name, section.target, section.w, section.w_above, more)
 
     def _deployed(self) -> dict[str, int]:
         return self.deployment.model_dump(exclude_none=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,23 @@ def small_recipe(tmp_path, monkeypatch):
     path = tmp_path / "small.yaml"
     path.write_text(SMALL_RECIPE.format(folder=tmp_path))
     return path
+
+
+@pytest.fixture
+def nas(monkeypatch, capsys, tmp_path):
+    """Runs `nas ...` in an empty folder; gives the exit code and what it printed."""
+    from nas import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

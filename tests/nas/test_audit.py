@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nas import cli
 from nas.audit import spread_out
 from nas.journal import parse
 from nas.statistics import kendall_tau
 from search_space import cost, load_architecture, load_space
 
 AUDIT = ("--networks", "10", "--epochs", "2", "--set", "proxy.share=0.3", "-o", "audit")
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys):
-    """Runs `nas ...` here; gives the exit code and what it printed."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def trained(name):

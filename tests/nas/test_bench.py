@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from nas import bench as benches
-from nas import cli
 from nas.bench import Bench, Setup, run, search, summary
 from nas.objective import BAND
 from nas.peers import PEERS
@@ -161,24 +160,6 @@ def test_settings_are_options_of_controllers(macro):
     assert options == {"evolution": {"population_size": 3, "sample_size": 2}}
     with pytest.raises(InputError, match=r"ppo\.lr=0\.01"):
         benches.parse_options(["lr=3"])
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys, tmp_path):
-    """Runs `nas ...` in an empty folder; gives the exit code and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_the_command_shows_a_table_and_writes_json_and_an_offline_plot(nas, macro, tmp_path):

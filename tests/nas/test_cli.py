@@ -10,27 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nas import cli
 from nas.recipe import Recipe
 from nas.run import Folder
 from search_space import Architecture
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys):
-    """Runs `nas ...` here; gives the exit code and what it printed."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -13,30 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas import cli
 from nas.journal import Journal, parse
 from nas.retrain import retrain
 from nas.run import Folder
 from search_space import Architecture
 
 RETRAIN = ("top", "run", "-k", "4", "--retrain", "--seeds", "2", "--epochs", "1")
-
-
-@pytest.fixture
-def nas(monkeypatch, capsys):
-    """Runs `nas ...` here; gives the exit code and what it printed."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["nas", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
