@@ -269,12 +269,15 @@ def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]
     seen: list[Folder] = []
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
+    def say_if_torn(study: Study) -> None:
+        if study.torn:
+            screen.print("a crash cut off the journal's last line; it is dropped, nothing else is lost")
+
     def watch(folder: Folder, study: Study) -> None:
         if not seen:
             seen.append(folder)
             screen.print(f"searching in {folder.path}", highlight=False, soft_wrap=True)
-            if study.torn:
-                screen.print("a crash cut off the journal's last line; it is dropped, nothing else is lost")
+            say_if_torn(study)
         progress.update(study.ledger)
 
     screen = Console()
@@ -285,6 +288,8 @@ def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]
         where = seen[0].path if seen else None
         typer.echo(f"\nstopped; every finished child is kept. Go on with: nas resume {where}" if where else "\nstopped")
         sys.exit(STOPPED)
+    if not seen:  # all children had their results already
+        say_if_torn(study)
     ledger = study.ledger
     evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
     outcome = console.verdict(ledger, verdict(ledger, evaluator))

@@ -64,9 +64,13 @@ def test_ten_kills_change_nothing(small_recipe, whole):
     assert journal("run") == whole
 
 
-def test_a_torn_last_line_is_dropped_and_its_child_trained_again(small_recipe, whole):
+@pytest.mark.parametrize("last", ["completed", "recommended"])
+def test_a_torn_last_line_is_dropped_and_what_it_told_done_again(small_recipe, whole, last):
     path = Path("whole/journal.jsonl")
-    path.write_bytes(path.read_bytes()[:-30])
+    lines = path.read_bytes().splitlines(keepends=True)
+    while json.loads(lines[-1])["event"] != last:
+        lines.pop()
+    path.write_bytes(b"".join(lines)[:-20])
     out = subprocess.run([*NAS, "resume", "whole"], check=True, capture_output=True, text=True).stdout
     assert "last line" in out
     assert journal("whole") == whole
