@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+from threadpoolctl import threadpool_limits
 
 import controllers
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
@@ -212,9 +215,11 @@ def _run(
         study = Study(
             recipe, journal, lambda study: watch(folder, study), evaluator.cost_function(recipe.objective.cost)
         )
-        if not study.done:
-            make_executor(recipe, ray_address).run(study, evaluator)
-        study.conclude()
+        # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
+        with threadpool_limits(1) if recipe.benchmark else nullcontext():
+            if not study.done:
+                make_executor(recipe, ray_address).run(study, evaluator)
+            study.conclude()
     if study.ledger.winner is not None:
         study.ledger.winner.trial.architecture.save(folder.best)
     return study
