@@ -94,18 +94,18 @@ class ModelBased(PPO):
 
     def _suggest(self) -> Suggestion:
         self._asked += 1
-        warm = self._asked > self.options.warm_up
-        model = self._trusted_model() if warm else None
+        warmed_up = self._asked > self.options.warm_up
+        model = self._trusted_model() if warmed_up else None
         if model is not None:
             actions = self._propose(model)
-        elif warm:
+        elif warmed_up:
             actions = super()._suggest().actions
         else:
             actions = self.space.sample_actions(self.rng)
         self._pending[self._key(actions)] = actions
         with single_threaded(), torch.no_grad():
             log_prob = min(0.0, float(self._log_prob([actions])))
-        return Suggestion(actions, log_prob, self._version, random=not warm)
+        return Suggestion(actions, log_prob, self._version, random=not warmed_up)
 
     def _learn(self, outcome: Outcome) -> None:
         actions, version = outcome.suggestion.actions, self._version

@@ -82,7 +82,9 @@ def retarget(
     children: Annotated[
         int | None, typer.Option(min=0, help="How many more to train; the recipe's by default.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the new run; results/NAME-... by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new run; the next free results/NAME by default.")
+    ] = None,
     settings: Set = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
