@@ -1,11 +1,19 @@
-"""Architectures made from architectures: wider or narrower, and the variant for small images."""
+"""Architectures made from architectures: wider or narrower, deeper, and the variant for small images."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from search_space.architecture import Architecture
+
+ROUND: dict[str, Callable[[float], int]] = {
+    "up": math.ceil,
+    "nearest": lambda value: math.floor(value + 0.5),
+    "down": math.floor,
+}
+"""Ways to round a number of layers."""
 
 
 def make_divisible(chs: float, divisor: int = 8) -> int:
@@ -14,16 +22,38 @@ def make_divisible(chs: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * chs else rounded
 
 
-def scale_width(architecture: Architecture, width: float) -> Architecture:
-    """The network with `width` times the channels everywhere, stem and head included, rounded to multiples of 8."""
+def scale_width(architecture: Architecture, width: float, divisor: int = 8) -> Architecture:
+    """The network with `width` times the channels everywhere, stem and head included, in multiples of `divisor`.
+
+    A wider network has nowhere fewer channels than the narrower one, which its own may not be multiples of `divisor`.
+    """
     if width == 1:
         return architecture
+
+    def scaled(chs: int) -> int:
+        rounded = make_divisible(chs * width, divisor)
+        return max(rounded, chs) if width > 1 else rounded
+
     head = architecture.head.out_chs
     return architecture.with_(
-        stem=replace(architecture.stem, out_chs=make_divisible(architecture.stem.out_chs * width)),
-        stages=tuple(replace(stage, out_chs=make_divisible(stage.out_chs * width)) for stage in architecture.stages),
-        head=replace(architecture.head, out_chs=None if head is None else make_divisible(head * width)),
+        stem=replace(architecture.stem, out_chs=scaled(architecture.stem.out_chs)),
+        stages=tuple(replace(stage, out_chs=scaled(stage.out_chs)) for stage in architecture.stages),
+        head=replace(architecture.head, out_chs=None if head is None else scaled(head)),
     )
+
+
+def scale_depth(architecture: Architecture, depth: float, rounded: str = "up") -> Architecture:
+    """The network with `depth` times the layers in every stage, rounded `up`, to the `nearest` or `down`.
+
+    The release rounds up. A stage of 0 layers keeps 0, one with layers keeps at least one.
+    """
+
+    def scaled(layers: int) -> int:
+        wanted = round(layers * depth, 6)  # 5 * 1.2 is 6, not a little more
+        return min(layers, 1) if wanted < 1 else ROUND[rounded](wanted)
+
+    stages = tuple(replace(stage, layers=scaled(stage.layers)) for stage in architecture.stages)
+    return architecture.with_(stages=stages)
 
 
 def for_small_images(architecture: Architecture, resolution: int, final_size: int) -> Architecture:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from search_space import load_architecture
 from search_space.library import names
-from search_space.transform import for_proxy, for_small_images, make_divisible, scale_width
+from search_space.transform import for_proxy, for_small_images, make_divisible, scale_depth, scale_width
 
 NETWORKS = [load_architecture(name) for name in names("architecture")]
 by_name = pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
@@ -65,6 +66,58 @@ def test_scale_width():
     assert (wide.stem.out_chs, wide.head.out_chs) == (32, 1408)
     assert scale_width(b0, 1) == b0
     assert scale_width(load_architecture("resnet-50"), 0.5).head.out_chs is None
+
+
+@by_name
+@given(width=st.floats(1, 8), divisor=st.sampled_from([1, 2, 3, 4, 8, 16]))
+def test_wider_is_nowhere_narrower_and_rounded(network, width, divisor):
+    wide = scale_width(network, width, divisor)
+    for before, after in zip(channels(network), channels(wide), strict=True):
+        assert before <= after <= max(before, before * width + divisor)
+        assert after % divisor == 0 or after == before
+
+
+def test_channels_that_are_no_multiples_never_shrink_when_growing():
+    network = load_architecture("efficientnet-b0")
+    odd = network.with_(stages=(replace(network.stages[0], out_chs=17), *network.stages[1:]))
+    assert scale_width(odd, 1.01).stages[0].out_chs == 17  # 17.17 would round to 16
+    assert scale_width(odd, 0.99).stages[0].out_chs == 16
+
+
+def channels(network):
+    head = [] if network.head.out_chs is None else [network.head.out_chs]
+    return [network.stem.out_chs, *(stage.out_chs for stage in network.stages), *head]
+
+
+@pytest.mark.parametrize(
+    ("depth", "rounded", "layers"),
+    [
+        (1, "up", [1, 2, 2, 3, 3, 4, 1]),
+        (1.1, "up", [2, 3, 3, 4, 4, 5, 2]),  # EfficientNet-B1
+        (1.1, "nearest", [1, 2, 2, 3, 3, 4, 1]),
+        (1.5, "nearest", [2, 3, 3, 5, 5, 6, 2]),
+        (1.5, "down", [1, 3, 3, 4, 4, 6, 1]),
+        (3.1, "up", [4, 7, 7, 10, 10, 13, 4]),  # EfficientNet-B7
+        (0.5, "up", [1, 1, 1, 2, 2, 2, 1]),
+        (0.1, "down", [1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_scale_depth(depth, rounded, layers):
+    deep = scale_depth(load_architecture("efficientnet-b0"), depth, rounded)
+    assert [stage.layers for stage in deep.stages] == layers
+
+
+@given(st.integers(1, 60), st.sampled_from([1.1, 1.2, 1.4, 1.8, 2.2, 2.6, 3.1]))
+def test_whole_products_of_layers_are_not_rounded_up_further(layers, depth):
+    network = load_architecture("resnet-50")
+    network = network.with_(stages=(replace(network.stages[0], layers=10 * layers), *network.stages[1:]))
+    assert scale_depth(network, depth).stages[0].layers == layers * round(10 * depth)
+
+
+def test_a_stage_that_is_left_out_stays_out():
+    network = load_architecture("mobilenet-v2")
+    network = network.with_(stages=(replace(network.stages[0], layers=0), *network.stages[1:]))
+    assert [scale_depth(network, 5, way).stages[0].layers for way in ("up", "nearest", "down")] == [0, 0, 0]
 
 
 @by_name

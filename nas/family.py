@@ -1,0 +1,131 @@
+"""A family on the command line: which members are wanted, by which scaler, and its folder of YAML files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from nas.export import export
+from nas.fitting import MemoryFunction, Wish
+from nas.objective import parse_quantity
+from nas.scaling import DIMENSIONS, PAPER, PRESETS, Coefficients, CompoundScaler, Member, Rounding, Scaler
+from search_space import Architecture, cost
+from search_space.errors import InputError
+
+PHIS = "0..7"
+MOST_MEMBERS = 100
+
+
+def parse_phis(text: str) -> list[float]:
+    """`1..7` or `1,2.5` as numbers.
+
+    A member between the network itself (0) and phi = 1 is asked for by its FLOPs.
+
+    Raises:
+        InputError: not numbers, below 1 and not 0, or too many.
+    """
+    first, dots, last = text.partition("..")
+    try:
+        ends = (int(first), int(last)) if dots else None
+        phis = [float(phi) for phi in text.split(",")] if ends is None else []
+    except ValueError:
+        raise InputError(f"--phi {text}: must be numbers such as 1..7 or 1,2.5") from None
+    if len(phis) > MOST_MEMBERS or (ends and not 0 <= ends[1] - ends[0] < MOST_MEMBERS):
+        raise InputError(f"--phi {text}: must be 1 to {MOST_MEMBERS} members, the smaller phi first")
+    phis = [float(phi) for phi in range(ends[0], ends[1] + 1)] if ends else phis
+    for phi in phis:
+        if not (math.isfinite(phi) and (phi == 0 or phi >= 1)):
+            raise InputError(f"--phi {phi:g}: must be 1 or more, or 0 for the network itself; sizes between: --flops")
+    return list(dict.fromkeys(float(f"{phi:g}") for phi in phis))  # as in the members' names
+
+
+def parse_amount(option: str, text: str | None) -> float | None:
+    """`1.8G` as a number, None as None.
+
+    Raises:
+        InputError: the text is no number; it names the option.
+    """
+    try:
+        return None if text is None else parse_quantity(text)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from None
+
+
+def make_scaler(
+    preset: str | None,
+    dimension: str | None,
+    coefficients: Sequence[float | None],
+    rounding: Rounding,
+    any_product: bool = False,
+) -> Scaler:
+    """The scaler that the options ask for.
+
+    Args:
+        preset: one of `PRESETS`.
+        dimension: one of `DIMENSIONS`; compound by default.
+        coefficients: alpha, beta and gamma; the paper's where None.
+        rounding: of channels and pixels.
+        any_product: see `CompoundScaler`.
+
+    Raises:
+        InputError: an unknown name, options that exclude each other, or coefficients that can't be.
+    """
+    given = any(value is not None for value in coefficients)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise InputError(f"--preset: {preset!r} is unknown; use {', '.join(PRESETS)}")
+        if given or dimension is not None:
+            raise InputError("--preset: has its own growth; leave --alpha, --beta, --gamma and --dimension out")
+        return PRESETS[preset](rounding)
+    if dimension is not None and dimension not in DIMENSIONS:
+        raise InputError(f"--dimension: {dimension!r} is unknown; use one of {', '.join(DIMENSIONS)}")
+    if dimension not in (None, "compound"):
+        if given:
+            raise InputError(f"--dimension {dimension}: grows alone; leave --alpha, --beta and --gamma out")
+        return CompoundScaler(DIMENSIONS[dimension], rounding)
+    papers = (PAPER.alpha, PAPER.beta, PAPER.gamma)
+    shares = [paper if value is None else value for value, paper in zip(coefficients, papers, strict=True)]
+    return CompoundScaler(Coefficients(*shares), rounding, any_product)
+
+
+def memory_function(batch_size: int, optimizer: str | None) -> MemoryFunction:
+    """Bytes for inference, or for training where an optimizer is given.
+
+    Raises:
+        InputError: the optimizer is unknown.
+    """
+    if optimizer is None:
+        return partial(cost.inference_memory, batch_size=batch_size)
+    if optimizer not in cost.OPTIMIZERS:
+        raise InputError(f"--train-with: {optimizer!r} is unknown; use one of {', '.join(cost.OPTIMIZERS)}")
+    return partial(cost.training_memory, batch_size=batch_size, optimizer=optimizer)
+
+
+def fit(architecture: Architecture, scaler: Scaler, wish: Wish, phi: str | None) -> Member:
+    """The one member that meets a wish.
+
+    Raises:
+        InputError: a phi or a preset is given as well, or nothing meets the wish.
+    """
+    if phi is not None:
+        raise InputError("--phi: is found by --flops and --memory; leave it out")
+    if not isinstance(scaler, CompoundScaler):
+        raise InputError("--preset: has only its own sizes; leave it out, or --flops and --memory")
+    return scaler.fit(architecture, wish.flops, wish.memory, wish.memory_of)
+
+
+def write(members: Sequence[Member], folder: Path) -> list[Path]:
+    """One YAML file for each member, checked by loading it back; writing the same family again changes nothing.
+
+    Raises:
+        InputError: the folder holds anything else.
+    """
+    texts = {f"{member.architecture.name}.yaml": member.architecture.to_yaml() for member in members}
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"-o {folder}: exists and is no folder; choose another name")
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name not in texts or not path.is_file() or path.read_bytes() != texts[path.name].encode():
+            raise InputError(f"-o {folder}: exists and holds something else ({path.name}); choose another name")
+    return [path for member in members for path in export(member.architecture, ["yaml"], folder)]

@@ -1,0 +1,92 @@
+"""What a user wishes a grown network to cost, and the search for the size that meets it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nas.objective import format_quantity
+from search_space import cost
+from search_space.architecture import Architecture
+from search_space.errors import InputError
+
+TOLERANCE = 0.02
+"""A wish counts as met this near to it, as a share of it."""
+
+MemoryFunction = Callable[[Architecture], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """FLOPs alone are to be come near to; with memory, both are limits (the paper's equation 2).
+
+    Attributes:
+        flops: multiply-adds for one image.
+        memory: bytes.
+        memory_of: bytes that a network needs.
+
+    Raises:
+        InputError: neither is given, or one isn't above 0.
+    """
+
+    flops: float | None
+    memory: float | None
+    memory_of: MemoryFunction
+
+    def __post_init__(self) -> None:
+        if self.flops is None and self.memory is None:
+            raise InputError("--flops, --memory: give at least one")
+        for name, value in (("--flops", self.flops), ("--memory", self.memory)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} {value:g}: must be a number above 0")
+
+    def __str__(self) -> str:
+        given = {"--flops": self.flops, "--memory": self.memory}
+        return ", ".join(f"{name} {format_quantity(value)}" for name, value in given.items() if value is not None)
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether nothing may lie above it."""
+        return self.memory is not None
+
+    def shares(self, architecture: Architecture) -> dict[str, float]:
+        """What the network takes of each budget."""
+        shares = {} if self.flops is None else {"FLOPs": cost.flops(architecture) / self.flops}
+        return shares if self.memory is None else shares | {"memory": self.memory_of(architecture) / self.memory}
+
+    def share(self, architecture: Architecture) -> float:
+        """What the network takes of the tightest budget."""
+        return max(self.shares(architecture).values())
+
+    def miss(self, architecture: Architecture) -> float:
+        """How far the network is from it, as a share of it."""
+        return abs(1 - self.share(architecture))
+
+    def check(self, smallest: Architecture) -> None:
+        """Refuse what not even the smallest network meets.
+
+        Raises:
+            InputError: it says what that one needs.
+        """
+        if self.share(smallest) > 1 + (0 if self.is_limit else TOLERANCE):
+            needs = f"{format_quantity(cost.flops(smallest))} FLOPs"
+            if self.memory is not None:
+                needs += f" and {format_quantity(self.memory_of(smallest))} bytes of memory"
+            raise InputError(f"{self}: nothing fits; the smallest member, {smallest.name} itself, needs {needs}")
+
+    def last_within(self, at: Callable[[int], Architecture], most: int) -> int:
+        """The last of the sizes 0 to `most` that doesn't exceed it.
+
+        Costs only rise with the size, in steps, so doubling and halving find where they cross the wish; 0 if all
+        exceed it.
+        """
+        low, high = 0, min(1, most)
+        while self.share(at(high)) <= 1:
+            if high == most:
+                return most
+            low, high = high, min(2 * high, most)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.share(at(middle)) <= 1 else (low, middle)
+        return low
