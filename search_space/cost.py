@@ -1,4 +1,4 @@
-"""Exact FLOPs and params and the peak activation memory of an architecture, from the numbers alone."""
+"""Exact FLOPs and params of an architecture and what it needs of memory, from the numbers alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from search_space.architecture import Architecture, Part
-from search_space.blocks import Block
-from search_space.layers import Activation, Dropout, Layer, Shape
+from search_space.errors import InputError
+from search_space.layers import Layer, Norm, Shape
+from search_space.memory import inference_peaks, training_peak
 
 BYTES_PER_NUMBER = 4
+OPTIMIZERS = {"rmsprop": (2, 2), "sgd": (1, 1)}  # numbers for each weight: kept as state, and made in a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +21,13 @@ class Cost:
     Attributes:
         flops: multiply-adds of convolutions and linear layers for one image (fvcore's conv + linear).
         params: trainable numbers.
-        peak_activations: most numbers alive at once while one image passes, inputs and outputs included.
     """
 
     flops: int
     params: int
-    peak_activations: int
 
     def __add__(self, other: Cost) -> Cost:
-        peak = max(self.peak_activations, other.peak_activations)
-        return Cost(self.flops + other.flops, self.params + other.params, peak)
+        return Cost(self.flops + other.flops, self.params + other.params)
 
 
 def flops(architecture: Architecture) -> int:
@@ -41,18 +40,41 @@ def params(architecture: Architecture) -> int:
     return total(architecture).params
 
 
-def activation_memory(architecture: Architecture, batch_size: int = 1) -> int:
-    """Peak bytes of float32 activations in inference.
+def weight_memory(architecture: Architecture) -> int:
+    """Bytes of float32 weights, and of the running statistics that batch norms keep beside them."""
+    norms = [layer for part in architecture.parts() for block in part.blocks for layer in block.layers]
+    statistics = sum(layer.params * BYTES_PER_NUMBER + 8 for layer in norms if isinstance(layer, Norm))
+    return params(architecture) * BYTES_PER_NUMBER + statistics
 
-    Counted per primitive: its input, its output (the same memory for activations and dropout), and what the block's
-    shortcut keeps.
+
+def inference_memory(architecture: Architecture, batch_size: int = 1) -> int:
+    """Peak bytes in float32 inference: weights, running statistics and activations, the images included."""
+    return weight_memory(architecture) + max(inference_peaks(architecture, batch_size)) * BYTES_PER_NUMBER
+
+
+def training_memory(architecture: Architecture, batch_size: int, optimizer: str = "rmsprop") -> int:
+    """Peak bytes of a float32 training step: forward, cross-entropy, backward, and a step for all weights at once.
+
+    Weights, running statistics, gradients, the optimizer's state and temporary copies, what autograd saves, the images.
+
+    Args:
+        architecture: what is trained.
+        batch_size: images in a step.
+        optimizer: one of `OPTIMIZERS`, with momentum and weight decay.
+
+    Raises:
+        InputError: the optimizer is unknown.
     """
-    return total(architecture).peak_activations * batch_size * BYTES_PER_NUMBER
+    if optimizer not in OPTIMIZERS:
+        raise InputError(f"optimizer: {optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}")
+    state, copies = OPTIMIZERS[optimizer]
+    numbers = state * params(architecture) + training_peak(architecture, batch_size, copies)
+    return weight_memory(architecture) + numbers * BYTES_PER_NUMBER
 
 
 def total(architecture: Architecture) -> Cost:
     """Cost of the whole network; stages are cached, so a search asks for thousands a second."""
-    cost = Cost(0, 0, 0)
+    cost = Cost(0, 0)
     for part in architecture.parts():
         cost += part_cost(part)
     return cost
@@ -66,37 +88,20 @@ def per_part(architecture: Architecture) -> tuple[tuple[Part, Cost], ...]:
 @lru_cache(maxsize=1 << 16)
 def part_cost(part: Part) -> Cost:
     """Cost of a stem, a stage or a head; equal blocks in a row are counted once and repeated."""
-    total = cost = Cost(0, 0, 0)
+    total = cost = Cost(0, 0)
     key: tuple[int, Shape] | None = None
     for block, shape, out in zip(part.blocks, part.shapes, part.shapes[1:], strict=False):
         if key != (id(block), shape):
-            key, cost = (id(block), shape), _block_cost(block, shape, out)
+            key = (id(block), shape)
+            cost = _chain(block.main, shape) + _chain(block.shortcut or (), shape) + _chain(block.post, out)
         total += cost
     return total
 
 
-def _block_cost(block: Block, shape: Shape, out: Shape) -> Cost:
-    """Main branch, then the shortcut beside the main branch's output, then what follows the addition."""
-    if block.shortcut is None:
-        return _chain(block.main + block.post, shape, held=0)
-    cost = _chain(block.main, shape, held=shape.elements, input_held=True)
-    return cost + _chain(block.shortcut, shape, held=out.elements) + _chain(block.post, out, held=0)
-
-
-def _chain(layers: tuple[Layer, ...], shape: Shape, held: int, input_held: bool = False) -> Cost:
-    """Layers in a row while `held` numbers must be kept for later.
-
-    The chain's own input counts only once when it is what is held.
-    """
-    flops = params = peak = 0
-    size = shape.elements
-    kept = 0 if input_held else held
+def _chain(layers: tuple[Layer, ...], shape: Shape) -> Cost:
+    flops = params = 0
     for layer in layers:
-        out = layer.out(shape)
-        out_size = out.elements
-        alive = kept + out_size + (0 if isinstance(layer, (Activation, Dropout)) else size)
         flops += layer.flops(shape)
         params += layer.params
-        peak = max(peak, alive)
-        shape, size, kept = out, out_size, held
-    return Cost(flops, params, peak)
+        shape = layer.out(shape)
+    return Cost(flops, params)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from search_space import Architecture, StageSpec, StemSpec, cost, load_architecture, load_space
+from search_space import Architecture, StageSpec, StemSpec, blocks, cost, load_architecture, load_space, register
+from search_space.blocks import Block, conv_norm
+from search_space.errors import InputError
+from search_space.layers import ACTIVATIONS, Activation
 from search_space.library import names
-from search_space.transform import for_small_images
+from search_space.transform import for_small_images, scale_width
 
+ROOT = Path(__file__).parents[2]
 FLOAT32 = 4
 
 
@@ -62,60 +68,77 @@ def test_parts_add_up(name):
     parts = [value for _, value in cost.per_part(network)]
     assert sum(part.flops for part in parts) == cost.flops(network)
     assert sum(part.params for part in parts) == cost.params(network)
-    assert max(part.peak_activations for part in parts) * FLOAT32 == cost.activation_memory(network)
 
 
-def networks() -> list[Architecture]:
+@pytest.fixture(scope="module")
+def measured():
+    """What torch really allocates, as the benchmark measures it."""
+    return runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))["measured"]
+
+
+def small_networks() -> list[Architecture]:
+    """B0 and random networks of every space at half the width and a resolution that is measured fast."""
     rng = np.random.default_rng(0)
-    sampled = [load_space(space).sample(rng) for space in names("space") for _ in range(5)]
-    return [load_architecture(name) for name in names("architecture")] + sampled
+    sampled = [load_space(space).sample(rng).with_(name=f"{space}-{i}") for space in names("space") for i in range(2)]
+    known = [load_architecture(name) for name in ("efficientnet-b0", "mobilenet-v2", "resnet-50")]
+    return [scale_width(network, 0.5).with_(resolution=64) for network in [*known, *sampled]]
 
 
-@pytest.mark.parametrize("network", networks(), ids=lambda network: network.name)
-def test_activation_memory_holds_at_least_every_layers_input_and_output(network):
-    memory = cost.activation_memory(network)
-    for part in network.parts():
-        for block, shape in zip(part.blocks, part.shapes, strict=False):
-            size = shape
-            for layer in block.main:
-                if layer.params:
-                    out = layer.out(size)
-                    assert memory >= FLOAT32 * (size.elements + out.elements)
-                size = layer.out(size)
-            if block.shortcut is not None:  # the addition: both branches are there
-                assert memory >= 2 * FLOAT32 * block.out(shape).elements
-    assert cost.activation_memory(network, batch_size=3) == 3 * memory
+@pytest.mark.parametrize("network", small_networks(), ids=lambda network: network.name)
+def test_memory_is_what_torch_allocates(network, measured):
+    assert cost.inference_memory(network, 3) == pytest.approx(measured(network, 3), rel=0.02)
+    for optimizer in cost.OPTIMIZERS:
+        wanted = measured(network, 3, optimizer)
+        assert cost.training_memory(network, 3, optimizer) == pytest.approx(wanted, rel=0.05), optimizer
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_memory_of_every_activation_and_skip(activation, measured):
+    stage = StageSpec("mbconv", 2, 32, exp_ratio=4, se_ratio=0.25)
+    stages = (replace(stage, skip="pool"), replace(stage, op="bottleneck", exp_ratio=0.25, stride=2, skip="pool"))
+    stem = StemSpec(32, pool="max")
+    network = Architecture(96, 10, stem, stages, activation=activation, dropout=0.2, drop_path=0.3)
+    assert cost.inference_memory(network, 16) == pytest.approx(measured(network, 16), rel=0.02)
+    assert cost.training_memory(network, 16) == pytest.approx(measured(network, 16, "rmsprop"), rel=0.05)
+
+
+def test_an_activation_that_opens_both_branches_is_not_in_place(measured, monkeypatch):
+    """Pre-activation blocks, which a user may register, keep their input beside its activation."""
+    monkeypatch.setattr(blocks, "_KINDS", dict(blocks._KINDS))
+
+    @register("pre_activated")
+    def pre_activated(stage, in_chs, stride, activation):
+        return Block((Activation(activation), *conv_norm(in_chs, stage.out_chs, 3, stride)), ())
+
+    network = Architecture(64, 10, StemSpec(16), (StageSpec("pre_activated", 3, 16),), activation="silu")
+    assert cost.inference_memory(network, 8) == pytest.approx(measured(network, 8), rel=0.02)
+    assert cost.training_memory(network, 8) == pytest.approx(measured(network, 8, "sgd"), rel=0.1)
 
 
 @pytest.mark.parametrize("name", names("architecture"))
-def test_activation_memory_and_flops_rise_with_the_resolution(name):
+def test_memory_rises_with_the_resolution_and_the_batch(name):
     network = load_architecture(name)
-    costs = [cost.total(network.with_(resolution=size)) for size in range(64, 321, 32)]
-    for field in ("peak_activations", "flops"):
-        values = [getattr(value, field) for value in costs]
-        assert values == sorted(set(values))
-    assert len({value.params for value in costs}) == 1
+    for memory in (cost.inference_memory, cost.training_memory):
+        by_size = [memory(network.with_(resolution=size), 8) for size in (96, 192, 320)]
+        by_batch = [memory(network, batch_size) for batch_size in (8, 32, 128)]
+        for values in (by_size, by_batch):
+            assert values == sorted(values)
+            assert values[-1] > 1.5 * values[0]
 
 
-def one_stage(stage: StageSpec) -> int:
-    network = Architecture(32, 10, StemSpec(16, kernel_size=1, stride=1), (stage,))
-    return cost.per_part(network)[1][1].peak_activations
+def test_inference_memory_by_hand():
+    """A 1x1 convolution on 16 channels of 32 x 32: its input, its output, and the images, which the caller holds."""
+    network = Architecture(32, 10, StemSpec(16, kernel_size=1, stride=1), (StageSpec("conv", 1, 16, skip="none"),))
+    feature_map, images = 16 * 32 * 32, 3 * 32 * 32
+    statistics = 2 * (FLOAT32 * 2 * 16 + 8)
+    assert cost.weight_memory(network) == FLOAT32 * cost.params(network) + statistics
+    # the convolution's output and the norm's, which makes 2 x 16 statistics, beside the block's input
+    assert cost.inference_memory(network) - cost.weight_memory(network) == FLOAT32 * (images + 3 * feature_map + 32)
 
 
-def test_activation_memory_by_hand():
-    feature_map = 16 * 32 * 32
-    conv = StageSpec("conv", 1, 16)
-    assert one_stage(replace(conv, skip="none")) == 2 * feature_map  # in, out
-    assert one_stage(conv) == 3 * feature_map  # the norm's in and out beside what the shortcut keeps
-    assert one_stage(replace(conv, skip="pool")) == 3 * feature_map
-    strided = replace(conv, out_chs=16, stride=2, skip="pool")
-    assert one_stage(strided) == feature_map + 2 * feature_map // 4  # the pool's in and out, the main branch's out
-
-
-def test_a_projected_shortcut_counts_both_branches():
-    """Bottleneck from 16 to 64 channels at half the size: as many numbers before as after."""
-    stage = StageSpec("bottleneck", 1, 64, stride=2, exp_ratio=0.25)
-    assert one_stage(stage) == 3 * 16 * 32 * 32
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(InputError, match="optimizer: 'adam' is unknown; use one of rmsprop, sgd"):
+        cost.training_memory(load_architecture("efficientnet-b0"), 1, "adam")
 
 
 def test_small_images_cost_less():
