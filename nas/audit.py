@@ -21,7 +21,7 @@ from nas.recipe import ExecutorSection, Recipe
 from nas.run import RESULTS
 from nas.statistics import Floats, Noise, kendall_tau, tau_interval
 from nas.study import Study
-from nas.trials import Trials, repeated, train, whole_trainings
+from nas.trials import Trials, make_folder, repeated, train, whole_trainings
 from search_space import Architecture, InputError, SearchSpace, cost
 from search_space.space import Actions
 
@@ -147,11 +147,12 @@ def audit(
         KeyboardInterrupt: the user stopped it; the same call goes on.
     """
     settings = _settings(recipe, networks, epochs, workers)
-    images = ProxyEvaluator.of(recipe).images().images.nbytes
-    journal_bytes = _journal_bytes(recipe)
     baseline = recipe.load_baseline()
+    images = ProxyEvaluator.of(recipe).images(baseline).images.nbytes
+    journal_bytes = _journal_bytes(recipe)
     chosen = [baseline, *spread_out(recipe.load_space(), baseline, networks - 1, recipe.seed)]
-    folder = _folder(recipe, out)
+    folder = out or RESULTS / f"{recipe.name}-audit"
+    make_folder(folder, PROXY, "audit")
     results: list[list[Measurement | Failure]] = [[] for _ in chosen]
     for name, (setting, repeats) in settings.items():
         trials = repeated(list(enumerate(chosen)), repeats, recipe.seed)
@@ -227,21 +228,6 @@ def _settings(
         )
     longer = whole_trainings(recipe, epochs or LONGER * recipe.proxy.epochs, workers)
     return {"proxy": (whole_trainings(recipe, None, workers), [1, 2]), "reference": (longer, [3])}
-
-
-def _folder(recipe: Recipe, out: Path | None) -> Path:
-    """The audit's folder, made unless it is there.
-
-    Raises:
-        AuditError: it holds something else.
-    """
-    folder = out or RESULTS / f"{recipe.name}-audit"
-    if folder.exists() and not folder.is_dir():
-        raise AuditError(f"-o {folder}: is no folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / PROXY).exists():
-        raise AuditError(f"-o {folder}: exists and holds no audit; choose another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _journal_bytes(recipe: Recipe) -> int:

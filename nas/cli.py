@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nas.bench import Bench, Search
+    from nas.grid import Plan
     from nas.run import Folder
     from nas.study import Study
     from nas.trials import Trials
@@ -39,6 +40,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over t
 Workers = Annotated[int | None, typer.Option(help="Children at a time; as many as fit by default.")]
 RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster: auto, or ray://HOST:10001.")]
 Arch = Annotated[str, typer.Argument(help="A library name, a YAML file, or the folder of a run (its best).")]
+ThenScale = Annotated[bool, typer.Option("--then-scale", help="Then retrain, find coefficients, write a family.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 
 
@@ -52,6 +54,7 @@ def search(
     settings: Set = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
+    then_scale: ThenScale = False,
 ) -> None:
     """Run a search.
 
@@ -61,18 +64,21 @@ def search(
     from nas.recipe import Recipe
 
     chosen = Recipe.load(recipe, _settings(settings, workers), data)
-    _search(lambda watch: run.start(chosen, out, ray_address, watch))
+    chosen = chosen.scaling() if then_scale else chosen
+    _search(lambda watch: run.start(chosen, out, ray_address, watch), workers, ray_address)
 
 
 @app.command()
-def resume(path: Run, workers: Workers = None, ray_address: RayAddress = None) -> None:
-    """Go on with a search after any stop; every finished child is kept.
+def resume(path: Run, workers: Workers = None, ray_address: RayAddress = None, then_scale: ThenScale = False) -> None:
+    """Go on with a search after any stop, and with what follows it; every finished training is kept.
 
     Example: nas resume results/digits
     """
     from nas import run
 
-    _search(lambda watch: run.resume(path, _settings(None, workers), ray_address, watch))
+    if then_scale:
+        run.add_scaling(path)
+    _search(lambda watch: run.resume(path, _settings(None, workers), ray_address, watch), workers, ray_address)
 
 
 @app.command()
@@ -97,7 +103,7 @@ def retarget(
 
     target = ["objective.cost=flops", f"objective.target={json.dumps(flops)}"]
     laid_over = [*target, *_settings(settings, workers)]
-    _search(lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch))
+    _search(lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch), workers, ray_address)
 
 
 @app.command()
@@ -118,9 +124,7 @@ def top(
         _retrain(path, k, seeds, epochs, workers, ray_address)
         return
     given = {"--seeds": seeds, "--epochs": epochs, "--workers": workers, "--ray-address": ray_address}
-    for option, value in given.items():
-        if value is not None:
-            raise InputError(f"{option}: only with --retrain")
+    _refuse(given, "only with --retrain")
     from nas import console
     from nas.run import Folder
 
@@ -183,7 +187,10 @@ def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="Fo
         console.stages(architecture),
         f"FLOPs {figures['flops']:,} multiply-adds (conv + linear; fvcore counts {figures['fvcore_flops']:,})",
         f"params {figures['params']:,}",
-        f"activation memory {figures['activation_memory_bytes'] / 2**20:.1f} MiB at its peak, batch 1, float32",
+        f"memory, float32: weights {figures['weight_bytes'] / 2**20:.1f} MiB, "
+        f"inference {figures['inference_memory_bytes'] / 2**20:.1f} MiB (batch 1), "
+        f"training {figures['training_memory_bytes'] / 2**20:,.1f} MiB "
+        f"(batch {figures['training']['batch_size']}, {figures['training']['optimizer']})",
         f"latency {figures['latency_ms']:.1f} ms a {architecture.resolution} px image on this {figures['device']}",
     )
 
@@ -203,6 +210,133 @@ def export(
 
     for path in write(find_architecture(arch), formats.split(","), out):
         typer.echo(path)
+
+
+@app.command()
+def scale(  # noqa: PLR0913, PLR0917 (one option each)
+    arch: Arch,
+    phi: Annotated[str | None, typer.Option(help="Members: 1..7 or 1,2.5; 0 is ARCH itself. 0..7 by default.")] = None,
+    preset: Annotated[str | None, typer.Option(help="efficientnet: the release's B0 to B7, not powers.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Depth at phi 1; 1.2 by default.")] = None,
+    beta: Annotated[float | None, typer.Option(help="Width at phi 1; 1.1 by default.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Resolution at phi 1; 1.15 by default.")] = None,
+    any_product: Annotated[bool, typer.Option("--any-product", help="Let alpha beta^2 gamma^2 be far from 2.")] = False,
+    dimension: Annotated[str | None, typer.Option(help="depth, width, resolution or compound (default).")] = None,
+    divisor: Annotated[int, typer.Option(help="Channels are multiples of it.")] = 8,
+    round_resolution: Annotated[int, typer.Option(help="Pixels are multiples of it.")] = 1,
+    flops: Annotated[str | None, typer.Option(help="One member as near to them as can be: 1.8G.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="The largest member within both this and --flops; 500M is 5e8 bytes.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time, for memory.")] = 1,
+    train_with: Annotated[str | None, typer.Option(help="Memory of training: rmsprop or sgd.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for one YAML file each.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Find alpha, beta and gamma by training first.")] = False,
+    recipe: Annotated[str | None, typer.Option(help="Of the grid's trainings; images by default.")] = None,
+    data: Annotated[str | None, typer.Option(help="Image folder or .npz for the grid.")] = None,
+    settings: Set = None,
+    step: Annotated[float | None, typer.Option(help="Of the grid; 0.1 by default.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Of alpha beta^2 gamma^2 from 2; 0.1 by default.")] = None,
+    leaders: Annotated[int | None, typer.Option(help="Candidates to train again; 4 by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Their trainings; 3 by default.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Also grow by width, depth, resolution alone.")] = False,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+) -> None:
+    """Grow a network into a family by compound scaling; without -o only show it.
+
+    With --grid the coefficients are those that win on your images; the same command again goes on after any stop.
+
+    Example: nas scale efficientnet-b0 --flops 1.8G --memory 500M -o results/family
+
+    Example: nas scale efficientnet-b0 --grid --data photos -o results/grid
+    """
+    laid_over = {"step": step, "tolerance": tolerance, "leaders": leaders, "seeds": seeds, "compare": compare or None}
+    if grid:
+        shares = {"--alpha": alpha, "--beta": beta, "--gamma": gamma, "--any-product": any_product or None}
+        budgets = {"--flops": flops, "--memory": memory, "--train-with": train_with}
+        _refuse({"--preset": preset, "--dimension": dimension, **shares, **budgets}, "not with --grid")
+        where = (recipe or "images", data, _settings(settings, workers))
+        _scale_by_grid(arch, where, laid_over, phi, (divisor, round_resolution), out, ray_address)
+        return
+    training = {"--recipe": recipe, "--data": data, "--set": settings, "--ray-address": ray_address}
+    options = {f"--{name}": value for name, value in laid_over.items()}
+    _refuse({**training, **options, "--workers": workers}, "only with --grid")
+    from nas import family, scaling_tables
+    from nas.fitting import Wish
+    from nas.run import find_architecture
+    from nas.scaling import Rounding
+
+    rounding = Rounding(divisor, round_resolution)
+    scaler = family.make_scaler(preset, dimension, (alpha, beta, gamma), rounding, any_product)
+    memory_of = family.memory_function(batch_size, train_with)
+    if flops is None and memory is None:
+        members, words = scaler.family(find_architecture(arch), family.parse_phis(phi or family.PHIS)), []
+    else:
+        wish = Wish(family.parse_amount("--flops", flops), family.parse_amount("--memory", memory), memory_of)
+        member = family.fit(find_architecture(arch), scaler, wish, phi)
+        members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]
+    written = family.write(members, out) if out else []
+    units = scaling_tables.memory_words(batch_size, train_with)
+    _print(scaling_tables.family_table(members, memory_of), units, *words, *map(str, written))
+
+
+@app.command()
+def compare(
+    family: Annotated[
+        list[str], typer.Argument(help="Folders of YAML files (nas scale -o), YAML files or library names.")
+    ],
+    form: Annotated[str, typer.Option("--format", help="text or markdown.")] = "text",
+) -> None:
+    """Show networks beside published ones: params, FLOPs, the ratio to ours, and the accuracies that were published.
+
+    Example: nas compare results/family --format markdown
+    """
+    from nas import compare as comparison
+
+    if form not in ("text", "markdown"):
+        raise InputError(f"--format {form}: unknown; use text or markdown")
+    members = comparison.find_members(family)
+    rows, words = comparison.compare(members), comparison.words(members)
+    if form == "markdown":
+        typer.echo(f"{comparison.markdown(rows)}\n\n{words}")
+        return
+    _print(comparison.table(rows), "", words)
+
+
+@app.command()
+def cam(  # noqa: PLR0913, PLR0917 (one option each)
+    arch: Arch,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the picture and the weights.")],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe or a YAML file: how they train.")] = "images",
+    data: Annotated[str | None, typer.Option(help="Image folder or .npz.")] = None,
+    images: Annotated[int, typer.Option(help="Held-out images in the picture, spread over the classes.")] = 8,
+    phi: Annotated[float, typer.Option(help="Of the compound-scaled network.")] = 2,
+    alpha: Annotated[float, typer.Option(help="Its depth at phi 1.")] = 1.2,
+    beta: Annotated[float, typer.Option(help="Its width at phi 1.")] = 1.1,
+    gamma: Annotated[float, typer.Option(help="Its resolution at phi 1.")] = 1.15,
+    any_product: Annotated[bool, typer.Option("--any-product", help="Let alpha beta^2 gamma^2 be far from 2.")] = False,
+    settings: Set = None,
+) -> None:
+    """Show where networks look: class activation maps of ARCH grown in width, depth, resolution and all three.
+
+    The five train alike, the grown ones at equal FLOPs. The same command again trains only what is missing.
+
+    Example: nas cam efficientnet-b0 --recipe images --data photos -o results/cam
+    """
+    from nas import summaries
+    from nas.cam import FINE
+    from nas.cam import cam as look
+    from nas.cam_plot import draw
+    from nas.recipe import Recipe
+    from nas.run import find_architecture
+    from nas.scaling import Coefficients, CompoundScaler
+
+    scaler = CompoundScaler(Coefficients(alpha, beta, gamma), FINE, any_product)
+    network, chosen = find_architecture(arch), Recipe.load(recipe, _settings(settings, None), data)
+    found = _train_in_turn(lambda watch: look(network, chosen, out, images, phi, scaler, watch))
+    draw(found).save(out / "cam.png")
+    _print(summaries.cam_table(found), "", f"written to {out / 'cam.png'}")
 
 
 @app.command()
@@ -260,8 +394,21 @@ def _settings(settings: list[str] | None, workers: int | None) -> list[str]:
     return [*(settings or []), *([] if workers is None else [f"executor.workers={workers}"])]
 
 
-def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]]) -> None:
-    """Run or go on with a search, show how it is going, and end with what it found."""
+def _refuse(options: dict[str, Any], why: str) -> None:
+    """Refuse options that say nothing here.
+
+    Raises:
+        InputError: one of them was given.
+    """
+    for option, value in options.items():
+        if value is not None:
+            raise InputError(f"{option}: {why}")
+
+
+def _search(
+    go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]], workers: int | None, ray_address: str | None
+) -> None:
+    """Run or go on with a search, show how it is going, and end with what it found; then scale, if the run says so."""
     from rich.console import Console
 
     from nas import console
@@ -302,10 +449,84 @@ def _search(go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]
         sys.exit(1)
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
     typer.echo(f"Next: nas show {folder.path}, nas top {folder.path}, nas export {folder.path} -o DIR")
+    _then_scale(folder, workers, ray_address)
+
+
+def _then_scale(folder: Folder, workers: int | None, ray_address: str | None) -> None:
+    """After a search whose recipe says so: retrain its leaders, search the coefficients for the best, and grow it."""
+    from nas import grid
+    from nas.recipe import Recipe
+    from nas.run import RECIPE, SCALE
+    from search_space import Architecture
+
+    recipe = Recipe.load(str(folder.path / RECIPE), _settings(None, workers))
+    if recipe.scale is None:
+        return
+    go_on = f"nas resume {folder.path}"
+    typer.echo("\nscale: the leaders are trained again")
+    _retrain(folder.path, recipe.scale.retrain, recipe.scale.seeds, None, workers, ray_address, go_on)
+    typer.echo("\nscale: alpha, beta and gamma for the choice")
+    plan = grid.prepare(Architecture.load(folder.best), recipe)
+    _grid(plan, folder.path / SCALE, ray_address, go_on)
+
+
+def _scale_by_grid(
+    arch: str,
+    where: tuple[str, str | None, list[str]],
+    laid_over: dict[str, Any],
+    phi: str | None,
+    rounding: tuple[int, int],
+    out: Path | None,
+    ray_address: str | None,
+) -> None:
+    """Search the coefficients for a network and write its family.
+
+    Args:
+        arch: see `scale`.
+        where: the recipe, the images and what is laid over the recipe.
+        laid_over: its `scale` section, None for what stays.
+        phi: of the family's members.
+        rounding: of the members' channels and pixels.
+        out: the folder.
+        ray_address: of a running Ray cluster.
+    """
+    from nas import family, grid
+    from nas.recipe import Recipe
+    from nas.run import find_architecture
+    from nas.scaling import Rounding
+
+    if out is None:
+        raise InputError("-o: --grid needs a folder for its trainings and the family")
+    recipe, data, settings = where
+    values = laid_over | {"phi": None if phi is None else family.parse_phis(phi)}
+    scale = [f"scale.{name}={json.dumps(value)}" for name, value in values.items() if value is not None]
+    chosen = Recipe.load(recipe, [*settings, *scale], data)
+    plan = grid.prepare(find_architecture(arch), chosen, Rounding(*rounding))
+    _grid(plan, out, ray_address, "the same command")
+
+
+def _grid(plan: Plan, out: Path, ray_address: str | None, go_on: str) -> None:
+    """Train a grid and show which coefficients win."""
+    from nas import family, grid, scaling_tables, summaries
+
+    _print(summaries.plan_words(plan))
+    found = _train_list(lambda watch: grid.search(plan, out, ray_address, watch), go_on)
+    _print(summaries.grid_table(found), "", summaries.grid_words(found))
+    if plan.settings.compare:
+        _print("", summaries.comparison_table(found), summaries.comparison_words(found))
+    figures = [grid.FIGURES, *([grid.PLOT] if plan.settings.compare else []), f"{grid.FAMILY}/"]
+    _print("", scaling_tables.family_table(found.family(), family.memory_function(1, None)))
+    typer.echo(f"written to {out}: {', '.join(figures)}")
 
 
 def _retrain(
-    path: Path, k: int, seeds: int | None, epochs: int | None, workers: int | None, ray_address: str | None
+    path: Path,
+    k: int,
+    seeds: int | None,
+    epochs: int | None,
+    workers: int | None,
+    ray_address: str | None,
+    go_on: str = "the same command",
 ) -> None:
     """Retrain the leaders of a run, show what that says, and hand over the best."""
     from nas import console, retrain, summaries
@@ -313,7 +534,8 @@ def _retrain(
     folder, found = _train_list(
         lambda watch: retrain.retrain(
             path, k, retrain.SEEDS if seeds is None else seeds, epochs, workers, ray_address, watch
-        )
+        ),
+        go_on,
     )
     measured = folder.ledger().recipe.objective.cost
     unit = console.unit_of(measured)
@@ -350,7 +572,7 @@ def _bench(prepared: Bench, workers: int, out: Path) -> None:
         sys.exit(STOPPED)
 
 
-def _train_list(go: Callable[[Callable[[Trials], None]], Result]) -> Result:
+def _train_list(go: Callable[[Callable[[Trials], None]], Result], go_on: str = "the same command") -> Result:
     """Train a fixed list, show how it is going, and end cleanly when the user stops it."""
     from rich.console import Console
 
@@ -360,6 +582,19 @@ def _train_list(go: Callable[[Callable[[Trials], None]], Result]) -> Result:
     try:
         with console.TrialsProgress(Console()) as progress:
             return go(progress.update)
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; every finished training is kept. Go on with {go_on}.")
+        sys.exit(STOPPED)
+
+
+def _train_in_turn(go: Callable[[Callable[[str, int, float], None]], Result]) -> Result:
+    """Train networks one after the other, show how it is going, and end cleanly when the user stops it."""
+    from rich.console import Console
+
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        with Console().status("training") as status:
+            return go(lambda name, epoch, accuracy: status.update(f"{name}: {accuracy:.2%} after epoch {epoch}"))
     except KeyboardInterrupt:
         typer.echo("\nstopped; every finished training is kept. Go on with the same command.")
         sys.exit(STOPPED)

@@ -92,13 +92,13 @@ class Proxy(Training):
     """What a child trains instead of the deployed network: smaller images, a narrower net, part of the data.
 
     Attributes:
-        resolution: of the training images, in pixels.
+        resolution: of the training images, in pixels; None for the network's own.
         width: of the child's channels, as a share of the deployed network's.
         final_size: least size in pixels of the last feature map; strides are left out for it.
         share: of the training images.
     """
 
-    resolution: Annotated[int, Field(ge=8, le=1024)]
+    resolution: Annotated[int, Field(ge=8, le=1024)] | None
     width: Annotated[float, Field(gt=0, le=4)] = 1
     final_size: Count = 4
     share: Share = 1
@@ -202,6 +202,30 @@ class Deployment(_Section):
     num_classes: Count | None = None
 
 
+class Scale(_Section):
+    """How the coefficients of compound scaling are searched (`nas.grid`), and the family that follows.
+
+    Attributes:
+        retrain: leaders of the search to retrain first (`nas.retrain`).
+        step: of the grid of coefficients, which begins at 1.
+        tolerance: how far alpha * beta^2 * gamma^2 may be from 2.
+        leaders: candidates to train again.
+        seeds: trainings of a leader, with fresh seeds.
+        divisor: channels of the candidates are multiples of it; 8 would round small steps in width away.
+        compare: whether to grow by width, depth and resolution alone as well, at equal FLOPs.
+        phi: of the family's members.
+    """
+
+    retrain: Count = 5
+    step: Annotated[float, Field(ge=0.01, le=1)] = 0.1
+    tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    leaders: Count = 4
+    seeds: Annotated[int, Field(ge=2)] = 3
+    divisor: Count = 1
+    compare: bool = False
+    phi: Annotated[list[Annotated[float, Field(ge=0, le=20)]], Field(min_length=1)] = [*range(8)]
+
+
 class Recipe(_Section):
     """A whole search.
 
@@ -211,6 +235,7 @@ class Recipe(_Section):
         baseline: the network to compare with, of the library or a YAML file.
         data: the images, and `proxy` how a child trains on them.
         benchmark: recorded trainings to look children up in, instead of both.
+        scale: what follows the search, up to a family of networks; None for nothing.
     """
 
     format: Literal["baseline-nas/recipe/1"]
@@ -226,6 +251,7 @@ class Recipe(_Section):
     proxy: Proxy | None = None
     benchmark: Benchmark | None = None
     executor: ExecutorSection = ExecutorSection()
+    scale: Scale | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -240,6 +266,8 @@ class Recipe(_Section):
                 raise ValueError(f"{section}: {'missing' if self.benchmark is None else 'a benchmark is not trained'}")
         if self.benchmark and self.executor.name != "serial":
             raise ValueError("executor.name: a benchmark is looked up in this process; use serial")
+        if self.benchmark and self.scale:
+            raise ValueError("scale: trains grown networks on images, and a benchmark has none; search with images")
         if not self.benchmark and self.objective.cost not in ("flops", "params", "latency"):
             raise ValueError(f"objective.cost: {self.objective.cost} needs a benchmark that measured it")
         return self
@@ -283,6 +311,14 @@ class Recipe(_Section):
             return cls.model_validate(values)
         except ValidationError as error:
             raise RecipeError(f"{where}: {_first_error(error)}") from None
+
+    def scaling(self) -> Recipe:
+        """The recipe with a `scale` section: its own, or the defaults.
+
+        Raises:
+            RecipeError: a benchmark has nothing to train on.
+        """
+        return self if self.scale else Recipe.parse({**self.model_dump(), "scale": {}}, self.name)
 
     def to_yaml(self) -> str:
         """The recipe with every default written out, one section per line."""

@@ -1,6 +1,7 @@
 """Run folders: what a search leaves on disk, and the life of a search from start to end.
 
-A folder holds `journal.jsonl` (the truth), `recipe.yaml` (every default written out) and `best.yaml` (the winner).
+A folder holds `journal.jsonl` (the truth), `recipe.yaml` (every default written out) and `best.yaml` (the winner);
+where the winner was retrained or scaled, also `retrain.jsonl` and `scale/`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from nas.study import Study
 from search_space import Architecture, InputError, load_architecture
 
 RESULTS = Path("results")
-JOURNAL, RECIPE, BEST = "journal.jsonl", "recipe.yaml", "best.yaml"
+JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,16 @@ def resume(
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
     return folder, _run(folder, recipe, make_evaluator(recipe), ray_address, watch)
+
+
+def add_scaling(path: Path) -> None:
+    """Let a search that began without it go on to a family: its recipe gets a `scale` section, unless it has one.
+
+    Raises:
+        InputError: no run there, or it trains on no images.
+    """
+    recipe = Folder.open(path).path / RECIPE
+    recipe.write_text(Recipe.load(str(recipe)).scaling().to_yaml(), encoding="utf-8")
 
 
 def retarget(

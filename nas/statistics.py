@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 
 LEVEL = 0.95  # of every interval
 RESAMPLES = 4000
+FEWEST = 4  # networks whose spread says enough to shrink by
 
 Floats = NDArray[np.float64]
 
@@ -94,7 +95,7 @@ def shrink(observations: Sequence[Sequence[float]], noise: Noise) -> list[Estima
     """
     plain = [noise.mean(repeats) for repeats in observations]
     count = len(plain)
-    if count < 4 or noise.variance == 0:
+    if count < FEWEST or noise.variance == 0:
         return plain
     means = np.array([estimate.value for estimate in plain])
     variances = np.array([estimate.error**2 for estimate in plain])

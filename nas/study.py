@@ -232,7 +232,7 @@ class Study:
         }
 
     def _check_header(self, found: Event) -> None:
-        """Refuse to continue with another recipe, space or baseline; how it is executed may change.
+        """Refuse to continue with another recipe, space or baseline; how it is executed and what follows may change.
 
         Raises:
             JournalError: the message names the field.
@@ -241,7 +241,7 @@ class Study:
         if found.get("format") != FORMAT:
             raise JournalError(f"{self._journal.path}: format: must be {FORMAT}, not {found.get('format')!r}")
         began = Recipe.parse(found.get("recipe", {}), str(self._journal.path))
-        changed = began.model_copy(update={"executor": recipe.executor}).differs(recipe)
+        changed = began.model_copy(update={"executor": recipe.executor, "scale": recipe.scale}).differs(recipe)
         for name in ("space", "baseline"):
             changed = changed or (f"{name}: the file is another" if found.get(name) != ours[name] else None)
         if changed:

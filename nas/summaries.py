@@ -1,15 +1,19 @@
-"""What a retraining and an audit found, as tables and words."""
+"""What retrainings, audits and grids found, as tables and words."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
 from nas.audit import Audit, Tau
+from nas.cam import Cam
+from nas.grid import ALONE, GROWTHS, Grid, Plan, Point, Trained
 from nas.objective import format_quantity
 from nas.retrain import Retrained, Retraining
-from nas.statistics import Estimate, kendall_tau
+from nas.scaling import Coefficients
+from nas.statistics import FEWEST, Estimate, kendall_tau
 from search_space import cost
 
+_ESTIMATE = "the mean drawn towards that of all leaders by as much as their spread looks like seed noise"
 TRUSTED = 0.4  # least tau, with 95% confidence, of a proxy to trust: it orders 70% of pairs as the reference does
 
 
@@ -48,7 +52,7 @@ def _setting(found: Retraining) -> str:
         how = f"looked up {found.seeds} times in the benchmark with fresh seeds, a rehearsal of retraining"
     return (
         f"{many}{' and the baseline' if found.baseline else ''}: {how}. Rewards with their 95% intervals; an estimate "
-        "is the mean drawn towards that of all leaders by as much as their spread looks like seed noise."
+        f"is {_ESTIMATE}."
     )
 
 
@@ -85,12 +89,15 @@ def _choice(found: Retraining) -> list[str]:
             lines.append(f"There is no {role} to compare it with.")
             continue
         gain = found.choice.estimate - other.estimate
-        clear = "a clear difference" if gain.low > 0 else "clearly worse" if gain.high < 0 else "can't be told apart"
         lines.append(
             f"against the {role} {other.child.trial.architecture.name}: {gain.value:+.4f}, "
-            f"95% interval {gain.low:+.4f} to {gain.high:+.4f}: {clear}"
+            f"95% interval {gain.low:+.4f} to {gain.high:+.4f}: {_clear(gain)}"
         )
     return lines
+
+
+def _clear(gain: Estimate) -> str:
+    return "a clear difference" if gain.low > 0 else "clearly worse" if gain.high < 0 else "can't be told apart"
 
 
 def _cells(one: Retrained, unit: str) -> list[str]:
@@ -145,6 +152,20 @@ def audit_words(found: Audit) -> str:
     return "\n".join(lines)
 
 
+def cam_table(found: Cam) -> Table:
+    """The networks of the activation maps: what they cost and how accurate they are."""
+    shown = Table(box=None, pad_edge=False)
+    shown.add_column("grown in", no_wrap=True)
+    for heading in ("FLOPs", "params", "layers", "pixels", "last map", "accuracy"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for view in found.views:
+        network, size = view.architecture, view.maps.shape[-1]
+        costs = (format_quantity(cost.flops(network)), format_quantity(cost.params(network)))
+        counts = (str(sum(stage.layers for stage in network.stages)), str(network.resolution), f"{size} x {size}")
+        shown.add_row(view.name, *costs, *counts, f"{view.accuracy:.2%}")
+    return shown
+
+
 def _advice(found: Audit) -> list[str]:
     """In plain words: whether to trust the proxy, what it can't see, and what would help."""
     tau = found.tau_single
@@ -179,3 +200,139 @@ def _time(hours: float) -> str:
 
 def _bytes(count: int) -> str:
     return f"{format_quantity(count)}B"
+
+
+def plan_words(plan: Plan) -> str:
+    """What a grid is going to train, and how much work that is."""
+    settings, base, proxy = plan.settings, plan.base, plan.recipe.proxy
+    assert proxy is not None
+    points = sum(len(candidate.coefficients) for candidate in plan.candidates)
+    once, again, compared = plan.trainings
+    comparison = f", up to {compared} for the growth in one dimension" if compared else ""
+    return (
+        f"base {base.name} as this recipe's proxy: {base.resolution} px, {format_quantity(cost.flops(base))} FLOPs\n"
+        f"grid of step {settings.step:g}: {points} times alpha, beta, gamma with a product within "
+        f"{settings.tolerance:g} of 2, the paper's among them, round to {len(plan.candidates)} networks\n"
+        f"{once} trainings, up to {again} of the base and the leaders with fresh seeds{comparison}, {proxy.epochs} "
+        f"epochs each: in FLOPs like {plan.work:.0f} trainings of the base"
+    )
+
+
+def grid_table(found: Grid) -> Table:
+    """All candidates: the leaders by their estimates, then the others by their only training."""
+    shown = Table(box=None, pad_edge=False)
+    headings = ("rank", "alpha", "beta", "gamma", "product", "layers", "pixels", "FLOPs", "x base", "one training")
+    for heading in (*headings, "at x2 FLOPs", f"{found.plan.settings.seeds} more, at x2"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for rank, result in enumerate((*found.leaders, *found.others), 1):
+        leads = rank <= len(found.leaders)
+        shown.add_row(str(rank) if leads else "-", *_grid_cells(result), style=None if leads else "dim")
+    return shown
+
+
+def _grid_cells(result: Trained) -> list[str]:
+    candidate, shares = result.candidate, result.candidate.coefficients[0]
+    layers = sum(stage.layers for stage in candidate.network.stages)
+    flops = format_quantity(cost.flops(candidate.network))
+    return [
+        *(f"{value:g}" for value in (shares.alpha, shares.beta, shares.gamma, round(shares.product, 3))),
+        *(str(layers), str(candidate.network.resolution), flops, f"{candidate.growth:.2f}"),
+        *("failed" if value is None else f"{value:.2%}" for value in (result.first, result.at_double)),
+        "" if result.estimate is None else _percent(result.estimate),
+    ]
+
+
+def grid_words(found: Grid) -> str:
+    """Which coefficients win, how sure that is, and what the figures are worth."""
+    winner, lines = found.winner, [f"failed: {failure}" for failure in found.failures]
+    assert winner.estimate is not None
+    lines += [
+        "Rounding makes true FLOPs unequal, so accuracies are compared at twice the base's: a doubling gained "
+        f"{100 * found.gain:.2f} points on average over the base's {_percent(found.base)}; each is corrected by that.",
+        f"Seed noise {100 * found.noise:.2f} points a training. Leaders have {found.plan.settings.seeds} more each; "
+        f"an estimate is {_ESTIMATE if len(found.leaders) >= FEWEST else 'their mean'}.",
+    ]
+    if not found.gain:
+        lines.append("Growing gained nothing here: the proxy is too short or too noisy to choose coefficients by.")
+    if found.overlooked:
+        lines.append(
+            f"{found.overlooked} candidates weren't trained again though their one training came within the seed noise "
+            "of the last leader's: more --leaders would tell."
+        )
+    shares = _shares(winner.candidate.coefficients[0])
+    lines.append(f"winner: {shares}, estimated {_percent(winner.estimate)} at x2 FLOPs")
+    if same := winner.candidate.coefficients[1:]:
+        lines.append(f"  the same network at this size: {'; '.join(map(_shares, same))}")
+    return "\n".join([*lines, *_rivals(found), *_grid_worth(found)])
+
+
+def _rivals(found: Grid) -> list[str]:
+    """The winner against the runner-up and the paper's coefficients."""
+    winner, lines = found.winner, []
+    second = found.leaders[1] if len(found.leaders) > 1 else None
+    rivals = {"the runner-up": second, "the paper's": found.paper}
+    if second is not None and second is found.paper:
+        rivals = {"the runner-up, the paper's": second}
+    for role, rival in rivals.items():
+        if rival is winner:
+            lines.append("The winner is the paper's.")
+        elif rival is None or rival.estimate is None or winner.estimate is None:
+            lines.append(f"There is no result of {role} to compare with.")
+        else:
+            shares = _shares(rival.candidate.coefficients[0])
+            lines.append(f"against {role} {shares}: {_points(winner.estimate - rival.estimate)}")
+    return lines
+
+
+def _grid_worth(found: Grid) -> list[str]:
+    settings, proxy = found.plan.settings, found.plan.recipe.proxy
+    assert proxy is not None
+    left_out = [f"{phi:g}" for phi in settings.phi if phi > found.scaler.most_phi]
+    lines = [
+        f"These are accuracies of small networks after {proxy.epochs} epochs: they choose coefficients for such "
+        "networks, and only suggest them for the family."
+    ]
+    if left_out:
+        lines.append(f"phi {', '.join(left_out)}: left out of the family, a dimension would grow more than 100 times")
+    return lines
+
+
+def comparison_table(found: Grid) -> Table:
+    """Growth in all dimensions beside growth in one, a row for each size."""
+    shown = Table(box=None, pad_edge=False, title="accuracy (true FLOPs, x base)", title_justify="left")
+    shown.add_column("wished", justify="right")
+    for dimension in ("compound", *ALONE):
+        shown.add_column(dimension, justify="right", no_wrap=True)
+    for wish in GROWTHS:
+        points = [found.at(dimension, wish) for dimension in ("compound", *ALONE)]
+        shown.add_row(f"x{wish:g}", *("failed" if point is None else _point(point) for point in points))
+    return shown
+
+
+def comparison_words(found: Grid) -> str:
+    """Whether compound growth is better than growth in each dimension alone."""
+    lines = [
+        f"Compound growth ({_shares(found.compound)}) against one dimension alone, the mean of all sizes corrected to "
+        "equal FLOPs as above:"
+    ]
+    for dimension in ALONE:
+        gain = found.advantage(dimension)
+        lines.append(f"  {dimension:<10}  {'no result' if gain is None else _points(gain)}")
+    return "\n".join(lines)
+
+
+def _point(point: Point) -> str:
+    return f"{_percent(point.estimate)} ({point.growth:.2f})"
+
+
+def _points(gain: Estimate) -> str:
+    low, high = 100 * gain.low, 100 * gain.high
+    return f"{100 * gain.value:+.2f} points, 95% interval {low:+.2f} to {high:+.2f}: {_clear(gain)}"
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.2f} ± {100 * estimate.margin:.2f}%"
+
+
+def _shares(shares: Coefficients) -> str:
+    return f"alpha {shares.alpha:g}, beta {shares.beta:g}, gamma {shares.gamma:g}"

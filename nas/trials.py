@@ -15,7 +15,7 @@ from nas.executors import make_executor
 from nas.journal import Event, Journal, JournalError
 from nas.ledger import Trial
 from nas.recipe import Recipe
-from search_space import Architecture
+from search_space import Architecture, InputError
 
 FORMAT = "baseline-nas/trials/1"
 DEPENDS = ("seed", "data", "proxy", "benchmark")  # the recipe's fields that a training depends on
@@ -30,6 +30,7 @@ class Trials:
     Attributes:
         recipe: that trains them.
         trials: the list, each numbered by its place.
+        grown_from: the network that all of them come from, where another one would mix up two lists.
         results: those so far, by the trial's number.
 
     Raises:
@@ -42,9 +43,11 @@ class Trials:
         trials: Sequence[Trial],
         journal: Journal,
         watch: Callable[[Trials], None] = lambda trials: None,
+        grown_from: Architecture | None = None,
     ) -> None:
         self.recipe = recipe
         self.trials = tuple(trials)
+        self.grown_from = grown_from
         self._journal = journal
         self._watch = watch
         known = self._begin()
@@ -82,7 +85,10 @@ class Trials:
         events = self._journal.replay()
         if not events:
             settings = {name: value for name, value in self.recipe.model_dump().items() if name in DEPENDS}
-            self._journal.append({"event": "trials", "format": FORMAT, "version": __version__, "settings": settings})
+            header: dict[str, Any] = {"event": "trials", "format": FORMAT, "version": __version__, "settings": settings}
+            if self.grown_from:
+                header["grown_from"] = {"name": self.grown_from.name, "key": self.grown_from.key()}
+            self._journal.append(header)
             return {}
         self._check_header(events[0])
         try:
@@ -98,6 +104,12 @@ class Trials:
         changed = began.differs(self.recipe)
         if changed:
             raise JournalError(f"{path}: {changed} changed since these trainings began; undo it, or move the file away")
+        began_with = header.get("grown_from", {"name": "no network", "key": None})
+        if began_with["key"] != (self.grown_from and self.grown_from.key()):
+            raise JournalError(
+                f"{path}: these trainings grew another network ({began_with['name']}), or in another shape; undo what "
+                "changed of it or of proxy.resolution, width and final_size, or choose another folder"
+            )
 
 
 def train(
@@ -107,6 +119,7 @@ def train(
     trials: Sequence[Trial],
     ray_address: str | None = None,
     watch: Callable[[Trials], None] = lambda trials: None,
+    grown_from: Architecture | None = None,
 ) -> dict[int, Measurement | Failure]:
     """Train what the journal at `path` doesn't hold yet; the results by trial number.
 
@@ -115,11 +128,29 @@ def train(
         KeyboardInterrupt: the user stopped it; the same call goes on.
     """
     with Journal(path) as journal:
-        listed = Trials(recipe, trials, journal, watch)
+        listed = Trials(recipe, trials, journal, watch, grown_from)
         watch(listed)
         if not listed.done:
             make_executor(recipe, ray_address).run(listed, evaluator)
     return listed.results
+
+
+def make_folder(folder: Path, journal: str, what: str) -> None:
+    """Make the folder of a list of trainings, unless it is there already.
+
+    Args:
+        folder: of the user's choice.
+        journal: the file by which an earlier run of the same kind is known.
+        what: kind of run, for the message.
+
+    Raises:
+        InputError: the folder holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"-o {folder}: is no folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / journal).exists():
+        raise InputError(f"-o {folder}: exists and holds no {what}; choose another name")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def repeated(networks: Sequence[tuple[int, Architecture]], repeats: Iterable[int], seed: int) -> list[Trial]:

@@ -77,16 +77,26 @@ executor: {{name: serial}}
 """
 
 
+@pytest.fixture(scope="session")
+def write_small():
+    """Writes a recipe whose children train for a fraction of a second, its space and its baseline into a folder."""
+
+    def write(folder: Path) -> Path:
+        (folder / "space.yaml").write_text(SMALL_SPACE)
+        (folder / "baseline.yaml").write_text(SMALL_BASELINE)
+        path = folder / "small.yaml"
+        path.write_text(SMALL_RECIPE.format(folder=folder))
+        return path
+
+    return write
+
+
 @pytest.fixture
-def small_recipe(tmp_path, monkeypatch):
-    """A recipe whose children train for a fraction of a second, in an empty working directory."""
+def small_recipe(write_small, tmp_path, monkeypatch):
+    """That recipe, in an otherwise empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BASELINE_NAS_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "space.yaml").write_text(SMALL_SPACE)
-    (tmp_path / "baseline.yaml").write_text(SMALL_BASELINE)
-    path = tmp_path / "small.yaml"
-    path.write_text(SMALL_RECIPE.format(folder=tmp_path))
-    return path
+    return write_small(tmp_path)
 
 
 @pytest.fixture

@@ -19,5 +19,5 @@ def make_evaluator(recipe: Recipe) -> ProxyEvaluator | BenchmarkEvaluator:
     if recipe.benchmark:
         return BenchmarkEvaluator.of(recipe)
     evaluator = ProxyEvaluator.of(recipe)
-    evaluator.images()
+    evaluator.images(recipe.load_baseline())
     return evaluator

@@ -55,13 +55,13 @@ class ProxyEvaluator:
         """The cost of the deployed network (see `nas.objective.cost_function`)."""
         return cost_function(name)
 
-    def images(self) -> ImageData:
-        """The images, packed once per host and loaded once per process.
+    def images(self, architecture: Architecture) -> ImageData:
+        """The images that an architecture trains on, packed once per host and loaded once per process.
 
         Raises:
             DataError: the data can't be used.
         """
-        return _images(self.data, self.proxy.resolution, self.split_seed, self.proxy.share)
+        return _images(self.data, self._resolution(architecture), self.split_seed, self.proxy.share)
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Train and measure one child (see `Evaluator.evaluate`).
@@ -71,19 +71,22 @@ class ProxyEvaluator:
             Diverged: the loss was not finite.
             TimeLimitExceeded: `time_limit` passed.
         """
-        images = self.images()
+        images = self.images(architecture)
         start = time.monotonic()
         torch.set_num_threads(self.threads)
         device = "cuda" if self.gpu else "cpu"
-        proxy = self.proxy
-        child = for_proxy(architecture, proxy.resolution, proxy.width, proxy.final_size, len(images.classes))
+        proxy, resolution = self.proxy, self._resolution(architecture)
+        child = for_proxy(architecture, resolution, proxy.width, proxy.final_size, len(images.classes))
         with training.seeded(seed):
             network = build(child)
         deadline = start + self.time_limit
         result = training.train(network, images, proxy, seed=seed, device=device, report=report, deadline=deadline)
         return Measurement(result.accuracy, len(result.accuracies), time.monotonic() - start)
 
+    def _resolution(self, architecture: Architecture) -> int:
+        return self.proxy.resolution or architecture.resolution
 
-@lru_cache(maxsize=1)
+
+@lru_cache(maxsize=16)
 def _images(data: Data, resolution: int, seed: int, share: float) -> ImageData:
     return load(data, resolution, seed).subset(share)

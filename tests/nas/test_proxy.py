@@ -54,6 +54,14 @@ def test_the_exported_yaml_trains_to_the_same_accuracy(evaluator, small, tmp_pat
     assert first.accuracy == again.accuracy
 
 
+def test_without_a_resolution_every_network_trains_at_its_own(evaluator, small):
+    own, eight = evaluator("proxy.resolution=null", "proxy.epochs=1"), evaluator("proxy.epochs=1")
+    found = {size: own.evaluate(small.with_(resolution=size), 7, ignore).accuracy for size in (8, 16, 12)}
+    assert found[8] == eight.evaluate(small, 7, ignore).accuracy
+    assert len(set(found.values())) > 1
+    assert [own.images(small.with_(resolution=size)).resolution for size in (8, 16, 12)] == [8, 16, 12]
+
+
 def test_another_seed_trains_another_network(evaluator, small):
     seen = {evaluator().evaluate(small, seed, ignore).accuracy for seed in range(4)}
     assert len(seen) > 1
