@@ -80,11 +80,12 @@ class AccuracyModel:
         """Expected observations (m,): posterior medians."""
         return self._unwarp(self._kernel(x * self._columns) @ self._weights)
 
-    def optimistic(self, x: np.ndarray, deviations: float) -> np.ndarray:
-        """What is expected (m,) plus so many posterior standard deviations, without noise."""
+    def spread(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Expected observations (m,), and those one posterior standard deviation above them, without noise."""
         across = self._kernel(x * self._columns)
+        mean = across @ self._weights
         variance = np.exp(self.log[-2]) - np.einsum("ij,ij->i", across @ self._inverse, across)
-        return self._unwarp(across @ self._weights + deviations * np.sqrt(variance.clip(_JITTER)))
+        return self._unwarp(mean), self._unwarp(mean + np.sqrt(variance.clip(_JITTER)))
 
     def rank_correlation(self) -> float:
         """Spearman's, between each observation and its prediction from all others (section 5.4.2)."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem, Suggestion, option
@@ -38,6 +39,12 @@ _LEADERS, _MUTANTS, _MOST_CHANGES = 10, 200, 4
 _CLIMBERS, _CLIMBS = 3, 8
 """The local search on the acquisition looks at all neighbours of the best candidates, several times."""
 
+_OWN = 0.15
+"""Of what the model leaves unexplained of a network's accuracy, the share that is the network's own, not its seed's."""
+
+_LEAST_DEVIATION, _FAR = 1e-9, -30.0
+"""Of a reward; and the standardised distance to the best below which the improvement is taken from its asymptote."""
+
 _CACHED = 20_000
 """Networks whose features and costs are kept."""
 
@@ -49,15 +56,15 @@ class ModelBasedOptions(PPOOptions):
     Attributes:
         warm_up: Children that are drawn at random first.
         gate: The model counts if the rank correlation of its leave-one-out predictions is at least this.
-        exploration: Standard deviations by which the acquisition is optimistic about accuracy, on average: each child
-            draws its own from an exponential distribution, for a few bold ones find what the model is too sure of.
+        exploration: What the model's standard deviations are multiplied by, for it is surer of itself than it should
+            be where it has been looking for the best.
         rollouts: Architectures per update of the policy against the model.
         model_updates: Such updates between two batches of real outcomes.
     """
 
     warm_up: int = option(10, low=2)
     gate: float = option(0.5, low=-1.0, high=1.0)
-    exploration: float = option(3.0, low=0.0)
+    exploration: float = option(4.0, low=0.0)
     rollouts: int = option(32, low=2)
     model_updates: int = option(1, low=0)
 
@@ -70,8 +77,9 @@ class ModelBasedOptions(PPOOptions):
 class ModelBased(PPO):
     """PPO whose policy is trained on a Gaussian process of accuracy, and whose best candidate becomes the next child.
 
-    A child is the best, in optimistic reward, of the policy's samples, mutants of the leaders, and what a local search
-    finds from there. Suggestions under way count as observed at their expected accuracy, so that many at once spread.
+    A child is the one of the largest expected improvement (Jones et al. 1998) of the policy's samples, mutants of the
+    leaders, and what a local search finds from there. Suggestions under way count as observed at their expected
+    accuracy, so that many at once spread.
     Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 
@@ -133,11 +141,12 @@ class ModelBased(PPO):
         model = self._trusted_model()
         if model is None:
             return
+        best = self._best(model)
         for _ in range(self.options.model_updates):
             with single_threaded():
                 self._rollouts, log_probs = self.policy.sample_batch(self.rng, self.options.rollouts)
                 sequences = torch.tensor(self._rollouts)
-                returns = rank_returns(self._acquisition(model, self._rollouts, self.options.exploration).tolist())
+                returns = rank_returns(self._acquisition(model, self._rollouts, best).tolist())
                 with torch.no_grad():
                     before = self.policy.evaluate(sequences)
                 advantage = (returns[:, None] - before.value) * before.active
@@ -235,31 +244,47 @@ class ModelBased(PPO):
         rewards: np.ndarray = np.broadcast_to(self.problem.objective(accuracies, self._costs(actions)), len(actions))
         return rewards
 
-    def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], deviations: float) -> np.ndarray:
-        """Rewards (n,) of optimistic accuracies."""
-        return self._rewards(model.optimistic(self._rows(actions), deviations), actions)
+    def _best(self, model: AccuracyModel) -> float:
+        """The expected reward of the leader."""
+        leader = self._leaders(model, 1)
+        return float(self._rewards(model.mean(self._rows(leader)), leader)[0])
+
+    def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], best: float) -> np.ndarray:
+        """Logarithms (n,) of the improvements on the reward `best` that are expected of networks."""
+        expected, high = (self._rewards(accuracy, actions) for accuracy in model.spread(self._rows(actions)))
+        deviation = (self.options.exploration * (high - expected)).clip(_LEAST_DEVIATION)
+        improvement: np.ndarray = np.log(deviation) + _log_improvement((expected - best) / deviation)
+        return improvement
 
     def _leaders(self, model: AccuracyModel, k: int) -> list[Actions]:
-        """The `k` observed networks with the best estimated rewards, best first."""
-        observed = list(dict.fromkeys(row[0] for row in self._observed))
-        rewards = self._rewards(model.mean(self._rows(observed)), observed)
+        """The `k` observed networks with the best estimated rewards, best first.
+
+        An estimate is the model's, and a share of what the network's own outcomes say beyond it: a smooth model can't
+        know what makes a single network special.
+        """
+        own: dict[Actions, list[float]] = {}
+        for row, target in zip(self._observed, self._targets(range(len(self._observed))), strict=True):
+            own.setdefault(row[0], []).append(target)
+        observed, expected = list(own), model.mean(self._rows(list(own)))
+        beyond = np.array([np.mean(targets) for targets in own.values()]) - expected
+        rewards = self._rewards(expected + _OWN * beyond, observed)
         return [observed[i] for i in np.argsort(-rewards, kind="stable")[:k].tolist()]
 
     def _propose(self, model: AccuracyModel) -> Actions:
         """The best candidate that isn't known yet; a random network where all are."""
-        deviations = self.options.exploration * self.rng.exponential()
+        best = self._best(model)
         scores: dict[Actions, float] = {}
 
         def score(candidates: Sequence[Actions]) -> None:
             new = [row for row in dict.fromkeys(candidates) if row not in scores]
             if new:
-                scores.update(zip(new, self._acquisition(model, new, deviations).tolist(), strict=True))
+                scores.update(zip(new, self._acquisition(model, new, best).tolist(), strict=True))
 
         score(self._candidates(model))
         climbed: set[Actions] = set()
         for _ in range(_CLIMBS):
-            best = sorted(scores, key=scores.__getitem__, reverse=True)[:_CLIMBERS]
-            fresh = [row for row in best if row not in climbed]
+            top = sorted(scores, key=scores.__getitem__, reverse=True)[:_CLIMBERS]
+            fresh = [row for row in top if row not in climbed]
             climbed.update(fresh)
             score([neighbour for row in fresh for neighbour in self._neighbours(row)])
         for row in sorted(scores, key=scores.__getitem__, reverse=True):
@@ -322,3 +347,13 @@ class ModelBased(PPO):
         self._refitted_at = self._modelled = state["refitted_at"]
         self._cache, self._model = {}, None if state["log"] is None else self._fit(state["log"])
         self._cost_model = None if self._model is None else self._fit_cost()
+
+
+def _log_improvement(z: np.ndarray) -> np.ndarray:
+    """Logarithms (n,) of E[max(0, z + e)], e standard normal, also where that is too small for a float."""
+    near = z.clip(_FAR)
+    density = np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi)
+    far = z.clip(max=_FAR)
+    tail = -(far**2 - _FAR**2) / 2 - 2 * np.log(far / _FAR)
+    improvement: np.ndarray = np.log(density + near * ndtr(near)) + tail
+    return improvement

@@ -133,7 +133,7 @@ def test_adding_observations_equals_conditioning_on_them_at_once(observations):
     part = AccuracyModel(KINDS, x[:30], y[:30], whole.log)
     part.add(x[30:], y[30:])
     assert len(part) == len(whole) == 60
-    assert part.optimistic(x, 1.0) == pytest.approx(whole.optimistic(x, 1.0), rel=0.05)
+    assert part.spread(x)[1] == pytest.approx(whole.spread(x)[1], rel=0.05)
 
 
 def test_expected_observations_add_certainty_and_change_no_mean(observations):
@@ -141,7 +141,7 @@ def test_expected_observations_add_certainty_and_change_no_mean(observations):
     model = AccuracyModel(KINDS, x[:30], y[:30])
     expecting = model.expecting(x[30:40])
     assert expecting.mean(x) == pytest.approx(model.mean(x), abs=1e-6)
-    assert (expecting.optimistic(x[30:40], 1.0) < model.optimistic(x[30:40], 1.0)).all()
+    assert (expecting.spread(x[30:40])[1] < model.spread(x[30:40])[1]).all()
     assert model.mean(x[:5]) == pytest.approx(AccuracyModel(KINDS, x[:30], y[:30]).mean(x[:5]))
 
 
