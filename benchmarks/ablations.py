@@ -60,7 +60,7 @@ class WithoutPolicy(ModelBased):
 class WithoutMutations(ModelBased):
     """Takes the policy's samples alone, without local search."""
 
-    def _candidates(self, model: AccuracyModel) -> list[Actions]:
+    def _candidates(self, leaders: Sequence[Actions]) -> list[Actions]:
         with single_threaded():
             return self.policy.sample_batch(self.rng, self.options.rollouts)[0]
 

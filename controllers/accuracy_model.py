@@ -80,6 +80,10 @@ class AccuracyModel:
         """Expected observations (m,): posterior medians."""
         return self._unwarp(self._kernel(x * self._columns) @ self._weights)
 
+    def fitted(self) -> np.ndarray:
+        """Expected observations (n,) at the observed rows, in order, without computing their covariances again."""
+        return self._unwarp(self._y - (np.exp(self.log[-1]) + _JITTER) * self._weights)
+
     def spread(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected observations (m,), and those one posterior standard deviation above them, without noise."""
         across = self._kernel(x * self._columns)

@@ -94,6 +94,7 @@ class ModelBased(PPO):
         self._pending: dict[str, Actions] = {}
         self._known: set[str] = set()
         self._observed: list[tuple[Actions, float, float | None, float | None]] = []
+        self._lacking = False
         self._rollouts: list[Actions] = []
         self._model: AccuracyModel | None = None
         self._cost_model: AccuracyModel | None = None
@@ -122,6 +123,7 @@ class ModelBased(PPO):
         if outcome.reward is not None:
             blind = self._blind
             self._observed.append((actions, outcome.reward, outcome.accuracy, outcome.cost))
+            self._lacking |= outcome.accuracy is None or outcome.cost is None
             if self._blind != blind:
                 self._model = None
         super()._learn(outcome)
@@ -141,7 +143,7 @@ class ModelBased(PPO):
         model = self._trusted_model()
         if model is None:
             return
-        best = self._best(model)
+        best = self._best(model, self._leaders(model, 1))
         for _ in range(self.options.model_updates):
             with single_threaded():
                 self._rollouts, log_probs = self.policy.sample_batch(self.rng, self.options.rollouts)
@@ -204,7 +206,7 @@ class ModelBased(PPO):
     @property
     def _blind(self) -> bool:
         """Whether the model is one of the reward, for some outcome lacked accuracy or cost."""
-        return any(accuracy is None or cost is None for _, _, accuracy, cost in self._observed)
+        return self._lacking
 
     @property
     def _counts(self) -> bool:
@@ -244,10 +246,9 @@ class ModelBased(PPO):
         rewards: np.ndarray = np.broadcast_to(self.problem.objective(accuracies, self._costs(actions)), len(actions))
         return rewards
 
-    def _best(self, model: AccuracyModel) -> float:
-        """The expected reward of the leader."""
-        leader = self._leaders(model, 1)
-        return float(self._rewards(model.mean(self._rows(leader)), leader)[0])
+    def _best(self, model: AccuracyModel, leaders: Sequence[Actions]) -> float:
+        """The expected reward of the first leader."""
+        return float(self._rewards(model.mean(self._rows(leaders[:1])), leaders[:1])[0])
 
     def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], best: float) -> np.ndarray:
         """Logarithms (n,) of the improvements on the reward `best` that are expected of networks."""
@@ -262,17 +263,20 @@ class ModelBased(PPO):
         An estimate is the model's, and a share of what the network's own outcomes say beyond it: a smooth model can't
         know what makes a single network special.
         """
-        own: dict[Actions, list[float]] = {}
-        for row, target in zip(self._observed, self._targets(range(len(self._observed))), strict=True):
-            own.setdefault(row[0], []).append(target)
-        observed, expected = list(own), model.mean(self._rows(list(own)))
-        beyond = np.array([np.mean(targets) for targets in own.values()]) - expected
-        rewards = self._rewards(expected + _OWN * beyond, observed)
+        told = [*self._fitted, *range(self._refitted_at, len(self._observed))]
+        beyond: dict[Actions, list[float]] = {}
+        expected: dict[Actions, float] = {}
+        for i, target, mean in zip(told, self._targets(told), model.fitted(), strict=False):
+            expected[self._observed[i][0]] = mean
+            beyond.setdefault(self._observed[i][0], []).append(target - mean)
+        own = np.array([sum(rests) / len(rests) for rests in beyond.values()])
+        rewards = self._rewards(np.array(list(expected.values())) + _OWN * own, observed := list(expected))
         return [observed[i] for i in np.argsort(-rewards, kind="stable")[:k].tolist()]
 
     def _propose(self, model: AccuracyModel) -> Actions:
         """The best candidate that isn't known yet; a random network where all are."""
-        best = self._best(model)
+        leaders = self._leaders(model, _LEADERS)
+        best = self._best(model, leaders)
         scores: dict[Actions, float] = {}
 
         def score(candidates: Sequence[Actions]) -> None:
@@ -280,7 +284,7 @@ class ModelBased(PPO):
             if new:
                 scores.update(zip(new, self._acquisition(model, new, best).tolist(), strict=True))
 
-        score(self._candidates(model))
+        score(self._candidates(leaders))
         climbed: set[Actions] = set()
         for _ in range(_CLIMBS):
             top = sorted(scores, key=scores.__getitem__, reverse=True)[:_CLIMBERS]
@@ -293,10 +297,9 @@ class ModelBased(PPO):
                 return row
         return self.space.sample_actions(self.rng)
 
-    def _candidates(self, model: AccuracyModel) -> list[Actions]:
+    def _candidates(self, leaders: Sequence[Actions]) -> list[Actions]:
         """Where the local search begins: the leaders, their mutants and the policy's samples."""
-        leaders = self._leaders(model, _LEADERS)
-        return leaders + self._mutants(leaders) + self._rollouts
+        return [*leaders, *self._mutants(leaders), *self._rollouts]
 
     def _neighbours(self, actions: Actions) -> list[Actions]:
         """All that differ in one decision."""
@@ -342,6 +345,7 @@ class ModelBased(PPO):
         self._pending = {self._key(actions): tuple(actions) for actions in state["pending"]}
         self._known = set(state["known"])
         self._observed = [(tuple(actions), *numbers) for actions, *numbers in state["observed"]]
+        self._lacking = any(accuracy is None or cost is None for _, _, accuracy, cost in self._observed)
         self._rollouts = [tuple(actions) for actions in state["rollouts"]]
         self._fitted = list(state["fitted"])
         self._refitted_at = self._modelled = state["refitted_at"]

@@ -133,6 +133,7 @@ def test_adding_observations_equals_conditioning_on_them_at_once(observations):
     part = AccuracyModel(KINDS, x[:30], y[:30], whole.log)
     part.add(x[30:], y[30:])
     assert len(part) == len(whole) == 60
+    assert part.fitted() == pytest.approx(part.mean(x))
     assert part.spread(x)[1] == pytest.approx(whole.spread(x)[1], rel=0.05)
 
 
