@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.data import ImageData, Pixels, Rows, load
+from nas.limits import check_training
 from nas.model import Network, build
 from nas.recipe import Proxy, Recipe
 from nas.scaling import DIMENSIONS, CompoundScaler, Rounding
@@ -103,6 +104,7 @@ def cam(
     first = _images(recipe, recipe.proxy.resolution or architecture.resolution)
     rows = spread_over_classes(first.labels, first.val, images)
     networks = grown(_baseline(architecture, recipe.proxy, first), phi, scaler)
+    check_training(networks.values(), recipe)
     data = {name: _images(recipe, network.resolution) for name, network in networks.items()}
     make_folder(folder, "baseline.pt", "activation maps")
     kept = {name: _kept(folder / f"{name}.pt", network, recipe) for name, network in networks.items()}

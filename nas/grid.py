@@ -19,6 +19,7 @@ from typing import Any
 from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import Failure, Measurement
 from nas.family import write
+from nas.limits import check_training
 from nas.recipe import Recipe, Scale
 from nas.scaling import DIMENSIONS, PAPER, Coefficients, CompoundScaler, Member, Multipliers, Rounding, grow
 from nas.statistics import Estimate, Noise, shrink
@@ -259,6 +260,7 @@ def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding | Non
     resolution = recipe.proxy.resolution or architecture.resolution
     base = for_proxy(architecture, resolution, recipe.proxy.width, recipe.proxy.final_size, classes)
     candidates = _candidates(base, dict.fromkeys([*wanted, PAPER]), settings.divisor)
+    check_training((candidate.network for candidate in candidates), recipe)
     return Plan(architecture, base, candidates, training, settings, rounding)
 
 

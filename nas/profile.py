@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nas.limits import check_inference
 from nas.model import fvcore_flops
 from nas.objective import latency_ms
 from search_space import Architecture, cost
@@ -18,9 +19,13 @@ def profile(architecture: Architecture) -> dict[str, Any]:
 
     FLOPs are multiply-adds of convolutions and linear layers for one image, memory is estimated peak bytes in
     float32 for one image or a training step, latency is the median for one image on this machine's GPU or CPU.
+
+    Raises:
+        InputError: the network is too large for this machine's memory.
     """
     import torch
 
+    check_inference(architecture)
     total = cost.total(architecture)
     peaks = [peak * cost.BYTES_PER_NUMBER for peak in inference_peaks(architecture, batch_size=1)]
     return {
