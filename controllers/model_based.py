@@ -312,15 +312,12 @@ class ModelBased(PPO):
 
     def _mutants(self, parents: Sequence[Actions]) -> list[Actions]:
         """Parents with several decisions changed."""
-        mutants = []
-        for _ in range(_MUTANTS):
-            mutant = list(parents[int(self.rng.integers(len(parents)))])
-            changes = min(int(self.rng.integers(2, _MOST_CHANGES + 1)), len(mutant))
-            for i in self.rng.permutation(len(mutant))[:changes].tolist():
-                choices = len(self.space.decisions[i].choices)
-                mutant[i] = int(mutant[i] + 1 + self.rng.integers(choices - 1)) % choices
-            mutants.append(tuple(mutant))
-        return mutants
+        choices = np.array([len(decision.choices) for decision in self.space.decisions])
+        chosen = np.array(parents)[self.rng.integers(len(parents), size=_MUTANTS)]
+        changes = self.rng.integers(2, _MOST_CHANGES + 1, size=(_MUTANTS, 1))
+        changed = self.rng.random(chosen.shape).argsort(1) < changes
+        shifts = 1 + (self.rng.random(chosen.shape) * (choices - 1)).astype(int)
+        return [tuple(row) for row in np.where(changed, (chosen + shifts) % choices, chosen).tolist()]
 
     def _key(self, actions: Actions) -> str:
         return self.space.decode(actions).key()
