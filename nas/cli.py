@@ -448,7 +448,8 @@ def _search(
     if not ledger.best(1):
         sys.exit(1)
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
-    typer.echo(f"Next: nas show {folder.path}, nas top {folder.path}, nas export {folder.path} -o DIR")
+    run = folder.path
+    typer.echo(f"Next: nas show {run}, nas top {run}, nas export {run} -o DIR, nas scale {run} -o DIR")
     _then_scale(folder, workers, ray_address)
 
 
