@@ -75,7 +75,7 @@ class LSTMPolicy(nn.Module):
         self.start = nn.Parameter(torch.empty(hidden_size))
         self.embedding = nn.Parameter(torch.empty(int(sizes.sum()), hidden_size))
         # Without data at first: nn's own initialisation would draw from the global random stream.
-        self.cell = nn.LSTMCell(hidden_size, hidden_size, device="meta").to_empty(device="cpu")
+        self.lstm = nn.LSTM(hidden_size, hidden_size, batch_first=True, device="meta").to_empty(device="cpu")
         self.head = nn.Parameter(torch.empty(len(sizes), hidden_size, widest))
         self.bias = nn.Parameter(torch.empty(len(sizes), widest))
         self.value_head = nn.Parameter(torch.empty(len(sizes), hidden_size))
@@ -86,21 +86,17 @@ class LSTMPolicy(nn.Module):
             for parameter in self.parameters():
                 parameter.uniform_(-_INIT_RANGE, _INIT_RANGE, generator=generator)
 
-    def _step(self, decision: int, inputs: Tensor, state: _State) -> tuple[Tensor, _State]:
+    def _step(self, decision: int, inputs: Tensor, state: _State | None) -> tuple[Tensor, _State]:
         """Log-probabilities (batch x choices) of one decision, and the LSTM's new state."""
-        hidden, memory = self.cell(inputs, state)
-        logits = torch.addmm(self.bias[decision], hidden, self.head[decision])
+        hidden, state = self.lstm(inputs[:, None], state)
+        logits = torch.addmm(self.bias[decision], hidden[:, 0], self.head[decision])
         logits = logits.masked_fill(~self.valid[decision], -torch.inf)
-        return logits.log_softmax(-1), (hidden, memory)
-
-    def _initial(self, batch: int) -> tuple[Tensor, _State]:
-        zeros = torch.zeros(batch, len(self.start))
-        return self.start.expand(batch, -1), (zeros, zeros)
+        return logits.log_softmax(-1), state
 
     @torch.no_grad()
     def sample(self, rng: np.random.Generator) -> tuple[tuple[int, ...], float]:
         """Draw actions, one per decision, and their log-probability in nats."""
-        inputs, state = self._initial(1)
+        inputs, state = self.start[None], None
         actions, total = [0] * len(self.offsets), 0.0
         for decision, uniform in enumerate(rng.random(len(actions)).tolist()):
             log_probs, state = self._step(decision, inputs, state)
@@ -117,7 +113,7 @@ class LSTMPolicy(nn.Module):
     @torch.no_grad()
     def sample_batch(self, rng: np.random.Generator, n: int) -> tuple[list[tuple[int, ...]], list[float]]:
         """Draw `n` sequences of actions at once, and their log-probabilities in nats."""
-        inputs, state = self._initial(n)
+        inputs, state = self.start.expand(n, -1), None
         actions, totals = np.zeros((n, len(self.offsets)), dtype=int), np.zeros(n)
         for decision in range(actions.shape[1]):
             log_probs, state = self._step(decision, inputs, state)
@@ -134,18 +130,15 @@ class LSTMPolicy(nn.Module):
     def evaluate(self, actions: Tensor) -> Evaluation:
         """Log-probability, entropy and value of given actions (batch x decisions)."""
         active = torch.tensor([self._space.active(row) for row in actions.tolist()])
-        inputs, state = self._initial(len(actions))
-        chosen_log_probs, hiddens, entropy = [], [], torch.zeros(len(actions))
-        for decision in range(actions.shape[1]):
-            log_probs, state = self._step(decision, inputs, state)
-            chosen, on = actions[:, decision], active[:, decision]
-            chosen_log_probs.append(on * log_probs.gather(1, chosen[:, None])[:, 0])
-            hiddens.append(state[0])
-            finite = log_probs.masked_fill(~self.valid[decision], 0.0)
-            entropy = entropy - on * (finite.exp() * finite * self.valid[decision]).sum(-1)
-            inputs = on[:, None] * self.embedding[self.offsets[decision] + chosen]
-        value = (torch.stack(hiddens, 1) * self.value_head).sum(-1) + self.value_bias
-        return Evaluation(torch.stack(chosen_log_probs, 1), entropy, value, active)
+        embedded = active[..., None] * self.embedding[self.offsets + actions]
+        hidden, _ = self.lstm(torch.cat([self.start.expand(len(actions), 1, -1), embedded[:, :-1]], 1))
+        logits = torch.einsum("bdh,dhc->bdc", hidden, self.head) + self.bias
+        log_probs = logits.masked_fill(~self.valid, -torch.inf).log_softmax(-1)
+        log_prob = active * log_probs.gather(2, actions[..., None])[..., 0]
+        finite = log_probs.masked_fill(~self.valid, 0.0)
+        entropy = -(active[..., None] * finite.exp() * finite * self.valid).sum((1, 2))
+        value = (hidden * self.value_head).sum(-1) + self.value_bias
+        return Evaluation(log_prob, entropy, value, active)
 
 
 @dataclass(frozen=True, slots=True)
