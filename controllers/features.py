@@ -14,6 +14,7 @@ from search_space.layers import Shape
 from search_space.space import Actions
 
 _FIELDS = ("layers", "kernel_size", "exp_ratio", "out_chs", "se_ratio")
+_OF_ALL = ("layers of all", "kernel_size of all", "exp_ratio of all", "se_ratio of all")
 _SAMPLE = 512
 _FLOOR = 1e-3
 """Share of the space's mean total that is added to a cost under the logarithm: a stage may cost nothing."""
@@ -35,17 +36,18 @@ class Features:
     """Actions of one space as rows of numbers for regression, of mean 0 and variance 1 over the space.
 
     The columns: every decision's choice one-hot (zeros where the decision has no effect), the value of numeric choices
-    outside the stages; per stage its layers, kernel, expansion, channels and SE; the logarithms of the FLOPs and
-    params of stem, stages, head and the whole. A stage without layers has zeros, whatever its other choices. Columns
-    that are constant in the space are left out.
+    outside the stages; per stage its layers, kernel, expansion, channels and SE; of the whole network its layers, their
+    mean kernel, expansion and SE, and whether early or late stages have them; the logarithms of the FLOPs and params of
+    stem, stages, head and the whole. A stage without layers has zeros, whatever its other choices. Columns that are
+    constant in the space are left out.
 
     A piece of the network depends on its own choices and its input's shape alone, so pieces are computed once and put
     together: about 5 microseconds an architecture.
 
     Args:
         space: that the actions belong to.
-        one_hot: whether numeric choices have one-hot columns too: thousands of rows tell more with them, hundreds more
-            without.
+        one_hot: whether numeric choices have one-hot columns, which thousands of rows can tell apart; hundreds are
+            told more by columns of the whole network instead, which sum up what all its layers have.
 
     Attributes:
         space: that the actions belong to.
@@ -127,6 +129,8 @@ class Features:
                 kinds += [f"choice of {decision.name.split('.')[-1]}"] * width
                 kinds += ["number"] if place == 0 else []
             kinds += _FIELDS if 0 < place <= self.space.num_stages else ()
+        if not self._one_hot:
+            kinds += [*_OF_ALL, *(f"moment of {name}" for name in _OF_ALL)]
         return [*kinds, *["FLOPs", "params"] * len(self._ranges), "FLOPs of all", "params of all"]
 
     def _has_one_hot(self, choices: Sequence[Any]) -> bool:
@@ -152,9 +156,22 @@ class Features:
 
     def _raw(self, numbers: np.ndarray) -> np.ndarray:
         rows = [table.arrays()[0][column] for table, column in zip(self._tables, numbers.T, strict=True)]
+        whole = [] if self._one_hot else [_whole(np.stack([row[:, -len(_FIELDS) :] for row in rows[1:-1]], 1))]
         costs = self._costs(numbers)
         logs = np.log(np.concatenate([costs, costs.sum(1, keepdims=True)], 1) + self._floor)
-        return np.concatenate([*rows, logs.reshape(len(numbers), logs.shape[1] * 2)], 1)
+        return np.concatenate([*rows, *whole, logs.reshape(len(numbers), logs.shape[1] * 2)], 1)
+
+
+def _whole(stages: np.ndarray) -> np.ndarray:
+    """Columns of the whole network (n, 8) from the stages' fields (n, stages, fields).
+
+    Its layers, the means of their fields, and how layers and fields are spread: their moments about the middle stage.
+    """
+    layers, kernel, expansion, _, se = np.moveaxis(stages, 2, 0)
+    log_expansion = np.log(np.where(expansion > 0, expansion, 1.0))
+    weighed = layers[..., None] * np.stack([np.ones_like(layers), kernel, log_expansion, se], 2)
+    sums, moments = weighed.sum(1), np.linspace(-1, 1, layers.shape[1]) @ weighed
+    return np.concatenate([sums[:, :1], sums[:, 1:] / sums[:, :1].clip(1), moments], 1)
 
 
 class _Table:

@@ -32,15 +32,16 @@ def draw(space, count, seed=1):
     return [space.sample_actions(rng) for _ in range(count)]
 
 
-def test_rows_are_finite_standardised_and_the_same_in_any_order(space):
-    features, actions = Features(space), draw(space, 300)
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_rows_are_finite_standardised_and_the_same_in_any_order(space, one_hot):
+    features, actions = Features(space, one_hot), draw(space, 300)
     x = features(actions)
     assert x.shape == (300, len(features.kinds))
     assert x.dtype == np.float64
     assert np.isfinite(x).all()
     assert np.abs(x.mean(0)).max() < 0.5
     np.testing.assert_array_equal(features(actions[::-1])[::-1], x)
-    np.testing.assert_array_equal(Features(space)(np.array(actions)), x)
+    np.testing.assert_array_equal(Features(space, one_hot)(np.array(actions)), x)
 
 
 def test_costs_are_exact(space):
@@ -64,8 +65,9 @@ def test_a_changed_choice_changes_the_row(space):
         assert (np.abs(features(different) - features([actions])).max(1) > 1e-6).all()
 
 
-def test_choices_without_effect_leave_the_row(space):
-    features = Features(space)
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_choices_without_effect_leave_the_row(space, one_hot):
+    features = Features(space, one_hot)
     for actions in draw(space, 20):
         active = space.active(actions)
         rng = np.random.default_rng(0)
@@ -97,6 +99,25 @@ def test_columns_of_a_kind_are_alike_at_every_stage():
     earlier = (*first[:3], 1 - first[3], *first[4:])  # the SE of the first
     assert touched(first, changed) == touched(first, earlier)
     assert sorted(set(features.kinds)) == list(range(features.kinds.max() + 1))
+
+
+def test_the_whole_networks_columns_tell_where_its_layers_are():
+    space = load_space("accel-nasbench")
+    features = Features(space, one_hot=False)
+    se = [i for i, decision in enumerate(space.decisions) if decision.name.endswith("se_ratio")]
+
+    def with_se(*stages):
+        row = [0] * len(space.decisions)
+        for stage in stages:
+            row[se[stage]] = 1
+        return features([row])[0]
+
+    alone = [i for i in range(len(features.kinds)) if (features.kinds == features.kinds[i]).sum() == 1]
+    early, outer, inner, none = (row[alone] for row in (with_se(0, 1), with_se(0, 6), with_se(1, 5), with_se()))
+    share, moment = (np.flatnonzero(np.abs(a - b) > 1e-9) for a, b in ((none, outer), (outer, early)))
+    assert len(set(share) - set(moment)) > 0  # the mean SE of the layers is that of both, their place is not
+    same_place = np.flatnonzero(np.abs(outer - inner) > 1e-9)
+    assert set(same_place) < set(share)  # FLOPs and params differ; mean and moment of the SE don't
 
 
 @pytest.mark.parametrize(
