@@ -39,7 +39,7 @@ _LEADERS, _MUTANTS, _MOST_CHANGES = 10, 200, 4
 _CLIMBERS, _CLIMBS = 3, 8
 """The local search on the acquisition looks at all neighbours of the best candidates, several times."""
 
-_OWN = 0.15
+_OWN = 0.1
 """Of what the model leaves unexplained of a network's accuracy, the share that is the network's own, not its seed's."""
 
 _LEAST_DEVIATION, _FAR = 1e-9, -30.0
@@ -64,7 +64,7 @@ class ModelBasedOptions(PPOOptions):
 
     warm_up: int = option(10, low=2)
     gate: float = option(0.5, low=-1.0, high=1.0)
-    exploration: float = option(4.0, low=0.0)
+    exploration: float = option(2.5, low=0.0)
     rollouts: int = option(32, low=2)
     model_updates: int = option(1, low=0)
 
