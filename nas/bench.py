@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
@@ -310,6 +311,7 @@ def _begin_worker(bench: Bench) -> None:
     global _bench  # noqa: PLW0603 (sent once to each worker instead of with every search)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threadpool_limits(1)
     _bench = bench
 
 
