@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,12 +25,30 @@ def journal(folder):
     return [{key: value for key, value in event.items() if key not in ("time", "seconds")} for event in events]
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(write_small, tmp_path_factory):
+    """A recipe, and the folder of its search that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    recipe = write_small(folder)
+    words = ["search", str(recipe), "--out", "run", "--set", f"children={CHILDREN}"]
+    cache = {"BASELINE_NAS_CACHE": str(folder / "cache")}
+    subprocess.run([*NAS, *words], check=True, capture_output=True, cwd=folder, env=os.environ | cache)
+    return recipe, folder / "run"
+
+
 @pytest.fixture
-def whole(small_recipe):
-    """The journal of a search that nothing interrupted."""
-    words = ["search", str(small_recipe), "--out", "whole", "--set", f"children={CHILDREN}"]
-    subprocess.run([*NAS, *words], check=True, capture_output=True)
-    return journal("whole")
+def small_recipe(uninterrupted, tmp_path, monkeypatch):
+    """That recipe, in an empty working directory."""
+    recipe, _ = uninterrupted
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BASELINE_NAS_CACHE", str(recipe.parent / "cache"))
+    return recipe
+
+
+@pytest.fixture
+def whole(uninterrupted):
+    """The journal of the uninterrupted search."""
+    return journal(uninterrupted[1])
 
 
 def begin(*words, **options):
@@ -65,15 +84,15 @@ def test_ten_kills_change_nothing(small_recipe, whole):
 
 
 @pytest.mark.parametrize("last", ["completed", "recommended"])
-def test_a_torn_last_line_is_dropped_and_what_it_told_done_again(small_recipe, whole, last):
-    path = Path("whole/journal.jsonl")
+def test_a_torn_last_line_is_dropped_and_what_it_told_done_again(small_recipe, uninterrupted, whole, last):
+    path = Path(shutil.copytree(uninterrupted[1], "run")) / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     while json.loads(lines[-1])["event"] != last:
         lines.pop()
     path.write_bytes(b"".join(lines)[:-20])
-    out = subprocess.run([*NAS, "resume", "whole"], check=True, capture_output=True, text=True).stdout
+    out = subprocess.run([*NAS, "resume", "run"], check=True, capture_output=True, text=True).stdout
     assert "last line" in out
-    assert journal("whole") == whole
+    assert journal("run") == whole
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
