@@ -22,12 +22,14 @@ class Suggestion:
         log_prob: Log-probability (nats) under the policy that made it; 0 for controllers without a policy.
         policy_version: Number of updates the policy had seen when it made it.
         random: Whether it was drawn before anything was learned, so that it is a fair sample of random search.
+        again: Whether to train it with another seed if it is known already, instead of taking its stored result.
     """
 
     actions: tuple[int, ...]
     log_prob: float = 0.0
     policy_version: int = 0
     random: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

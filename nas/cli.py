@@ -95,7 +95,7 @@ def retarget(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Search on for another FLOPs target; every child of the earlier run counts again, none is trained twice.
+    """Search on for another FLOPs target; every training of the earlier run counts again.
 
     Example: nas retarget results/digits --flops 200M --children 20
     """

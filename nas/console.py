@@ -133,7 +133,7 @@ def ranking(ledger: Ledger, k: int | None) -> Table:
     unit = unit_of(ledger.recipe.objective.cost)
     for heading in ("rank", "child"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("reward", "accuracy", *dict.fromkeys((unit, "FLOPs", "params")), "epochs", "seconds"):
+    for heading in ("reward", "accuracy", *dict.fromkeys((unit, "FLOPs", "params")), "trainings", "epochs", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for rank, child in enumerate(ledger.best(k), 1):
         table.add_row(str(rank), *_cells(child, unit))
@@ -158,19 +158,19 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
         return "\n".join([*lines, f"baseline  no result: {reason}"])
     lines.append(f"baseline  {_summary(ledger, baseline)}  ({baseline.trial.architecture.name}{inside})")
     lines.append(_place(ledger, baseline))
-    gain = winner.reward - baseline.reward
+    gain, times = winner.reward - baseline.reward, len(winner.accuracies)
     looked_up = ledger.recipe.benchmark is not None
-    once = "in the same benchmark. Each was looked up" if looked_up else "under the same proxy. Each was trained"
-    if gain > 0:
-        lines.append(
-            f"The best of {len(ledger.best()):,} children has a reward {gain:.4f} above the baseline's {once} once, "
-            "and the best of many single results is partly the luckiest: expect less of it."
-        )
-    else:
-        lines.append(
-            f"The best of {len(ledger.best()):,} children has a reward {-gain:.4f} below the baseline's {once} once. "
-            "More children, or less noise, may find one that beats it."
-        )
+    where, did = ("in the same benchmark", "looked up") if looked_up else ("under the same proxy", "trained")
+    side = "above" if gain > 0 else "below"
+    advice = (
+        "the best of many results is partly the luckiest: expect less of it"
+        if gain > 0
+        else "more children, or less noise, may find one that beats it"
+    )
+    lines.append(
+        f"The best of {len(ledger.best()):,} networks has a reward {abs(gain):.4f} {side} the baseline's {where}. "
+        f"It was {did} {'once' if times == 1 else f'{times} times'}; {advice}."
+    )
     return "\n".join(lines)
 
 
@@ -183,19 +183,19 @@ def _rank(ledger: Ledger) -> str:
 
 
 def _place(ledger: Ledger, baseline: Child) -> str:
-    """The baseline's rank among the children, and the accuracy found at its own FLOPs."""
+    """The baseline's rank among the networks, and the accuracy found at its own FLOPs."""
     rewards = [child.reward for child in ledger.best() if child.reward is not None]
     rank = 1 + sum(reward > (baseline.reward or 0) for reward in rewards)
-    words = f"The baseline's reward would rank {_ordinal(rank)} among those of the {len(rewards):,} children."
+    words = f"The baseline's reward would rank {_ordinal(rank)} among those of the {len(rewards):,} networks."
     flops = cost.flops(baseline.trial.architecture)
-    results = [(child.result, cost.flops(child.trial.architecture)) for child in ledger.best()]
-    rivals = [(result.accuracy, -at) for result, at in results if isinstance(result, Measurement) and at <= flops]
-    if not rivals or not isinstance(baseline.result, Measurement):
-        return f"{words} No child has its {format_quantity(flops)} FLOPs or fewer."
+    results = [(child.accuracy, cost.flops(child.trial.architecture)) for child in ledger.best()]
+    rivals = [(accuracy, -at) for accuracy, at in results if accuracy is not None and at <= flops]
+    if not rivals or baseline.accuracy is None:
+        return f"{words} None has its {format_quantity(flops)} FLOPs or fewer."
     accuracy, at = max(rivals)
     return (
         f"{words} At its FLOPs or fewer the best accuracy seen is {accuracy:.2%} ({format_quantity(-at)} FLOPs); "
-        f"its own is {baseline.result.accuracy:.2%} ({format_quantity(flops)})."
+        f"its own is {baseline.accuracy:.2%} ({format_quantity(flops)})."
     )
 
 
@@ -270,15 +270,16 @@ def _describe(network: Architecture, name: str) -> str:
 
 def _cells(child: Child, unit: str) -> list[str]:
     network, result = child.trial.architecture, child.result
-    if not isinstance(result, Measurement) or child.reward is None or child.cost is None:
+    if not isinstance(result, Measurement) or child.reward is None or child.accuracy is None or child.cost is None:
         return []
     costs = {"FLOPs": cost.flops(network), "params": cost.params(network)} | {unit: child.cost}
     shown = [format_quantity(costs[name]) for name in dict.fromkeys((unit, "FLOPs", "params"))]
     return [
         network.name,
         f"{child.reward:.4f}",
-        f"{result.accuracy:.2%}",
+        f"{child.accuracy:.2%}",
         *shown,
+        str(len(child.accuracies)),
         str(result.epochs),
         f"{result.seconds:.1f}",
     ]
@@ -286,10 +287,10 @@ def _cells(child: Child, unit: str) -> list[str]:
 
 def _summary(ledger: Ledger, child: Child) -> str:
     """`reward 0.9512 (accuracy 94.10%, 352.1M FLOPs)`."""
-    if not isinstance(child.result, Measurement) or child.cost is None:
+    if child.accuracy is None or child.cost is None:
         return "no result"
     unit = unit_of(ledger.recipe.objective.cost)
-    return f"reward {child.reward:.4f} (accuracy {child.result.accuracy:.2%}, {format_quantity(child.cost)} {unit})"
+    return f"reward {child.reward:.4f} (accuracy {child.accuracy:.2%}, {format_quantity(child.cost)} {unit})"
 
 
 def _duration(seconds: float) -> str:

@@ -38,25 +38,42 @@ class Child:
     """A trial and what became of it.
 
     Attributes:
-        suggestions: the controller's, the first and every repeat of the same network; none for the baseline.
+        suggestions: the controller's, the first and every one that its stored result answered; none for the baseline.
+        again: later children that train the same network with other seeds; none of such a child itself.
         running: whether it was handed out in this process and isn't back.
         result: None while it is waiting or running.
         cost: of the deployed network in the objective's unit; None without a measurement.
-        reward: None without a measurement.
+        accuracy: mean over this training and those `again`; None without a measurement.
+        reward: of that accuracy and the cost; None without a measurement.
     """
 
     trial: Trial
     suggestions: list[Suggestion] = field(default_factory=list)
+    again: list[Child] = field(default_factory=list)
     running: bool = False
     result: Measurement | Failure | None = None
     cost: float | None = None
+    accuracy: float | None = None
     reward: float | None = None
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of the network's trainings that were measured, this one first."""
+        results = [child.result for child in (self, *self.again)]
+        return [result.accuracy for result in results if isinstance(result, Measurement)]
+
+    def score(self, objective: Objective) -> None:
+        """Compute accuracy and reward from the results."""
+        accuracies = self.accuracies
+        if accuracies and self.cost is not None:
+            self.accuracy = sum(accuracies) / len(accuracies)
+            self.reward = float(objective(self.accuracy, self.cost))
 
     def outcome(self, suggestion: Suggestion) -> Outcome:
         """What the controller is told of one of the suggestions, once there is a result."""
-        if isinstance(self.result, Measurement):
-            return Outcome(suggestion, reward=self.reward, accuracy=self.result.accuracy, cost=self.cost)
-        return Outcome(suggestion, failure=self.result.reason if self.result else "not finished")
+        if self.reward is not None:
+            return Outcome(suggestion, reward=self.reward, accuracy=self.accuracy, cost=self.cost)
+        return Outcome(suggestion, failure=self.result.reason if isinstance(self.result, Failure) else "not finished")
 
 
 class Ledger:
@@ -68,7 +85,7 @@ class Ledger:
         objective: from accuracy and cost to the reward, as adapted so far.
         recommended: the child that was chosen at the end of the search or by retraining; None before that.
         children: by trial number, the baseline (0) included.
-        by_key: the same by the architecture's key.
+        by_key: the first child of each network by the architecture's key.
     """
 
     def __init__(self, recipe: Recipe, space: SearchSpace, baseline: Architecture) -> None:
@@ -128,29 +145,31 @@ class Ledger:
         return self.children.get(event.get("trial", -1))
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None) -> Child:
-        """A new child, numbered by its place."""
+        """A new child, numbered by its place; if its network is known, another training of that."""
         number = len(self.children)
         named = architecture if suggestion is None else architecture.with_(name=f"{self.recipe.name}-{number}")
         child = Child(
             Trial(number, named, architecture.key(), self.seed(number)), [] if suggestion is None else [suggestion]
         )
-        self.children[number] = self.by_key[child.trial.key] = child
+        self.children[number] = child
+        first = self.by_key.setdefault(child.trial.key, child)
+        if first is not child:
+            first.again.append(child)
         return child
 
     def settle(self, number: int, result: Measurement | Failure, child_cost: float | None) -> Child:
         """Enter a result; a choice that was made without it no longer holds."""
         child, self.recommended = self.children[number], None
         child.running, child.result, child.cost = False, result, child_cost
-        if isinstance(result, Measurement) and child_cost is not None:
-            child.reward = float(self.objective(result.accuracy, child_cost))
+        for one in (child, self.by_key[child.trial.key]):
+            one.score(self.objective)
         return child
 
     def adapt(self, objective: Objective) -> None:
         """Take another objective, and every reward under it."""
         self.objective = objective
         for child in self.children.values():
-            if isinstance(child.result, Measurement) and child.cost is not None:
-                child.reward = float(objective(child.result.accuracy, child.cost))
+            child.score(objective)
 
     def seed(self, number: int) -> int:
         """The training seed of a trial."""
@@ -178,10 +197,15 @@ class Ledger:
         """Children handed out in this process and not finished."""
         return [child for child in self.children.values() if child.running]
 
+    def measured(self) -> list[Child]:
+        """Children with a measurement, the baseline left out."""
+        return [child for child in self.finished() if isinstance(child.result, Measurement)]
+
     def best(self, k: int | None = None) -> list[Child]:
-        """The `k` measured children with the highest rewards (all by default), the baseline left out."""
-        measured = [(child.reward, child) for child in self.finished() if child.reward is not None]
-        return [child for _, child in sorted(measured, key=lambda pair: (-pair[0], pair[1].trial.number))][:k]
+        """First children of the `k` networks with the highest rewards (all by default), the baseline left out."""
+        firsts = [child for child in self.by_key.values() if child is not self.baseline]
+        rewards = [(child.reward, child) for child in firsts if child.reward is not None]
+        return [child for _, child in sorted(rewards, key=lambda pair: (-pair[0], pair[1].trial.number))][:k]
 
 
 def finished_event(trial: Trial, result: Measurement | Failure, child_cost: float | None) -> dict[str, Any]:

@@ -106,12 +106,14 @@ class Study:
     def adopt(self, children: Iterable[Child]) -> None:
         """Take over the measured children of another search of the same space, as if they were this one's."""
         for child in children:
-            if child.suggestions and child.trial.key not in self.ledger.by_key:
+            ours = self.ledger.by_key.get(child.trial.key)
+            if child.suggestions and (ours is None or ours.result is not None):
                 number = len(self.ledger.children)
                 event = _suggestion_event(child.suggestions[0], number, self.ledger.seed(number), repeated=False)
                 self._record(event)
-            if child.result is not None:
-                self.finish(self.ledger.by_key[child.trial.key].trial, child.result)
+                ours = self.ledger.children[number]
+            if ours is not None and child.result is not None:
+                self.finish(ours.trial, child.result)
 
     def conclude(self) -> None:
         """At the end of the search, adapt the objective until T is met and record which child is handed over."""
@@ -143,7 +145,7 @@ class Study:
 
     def _adapt_now_and_then(self) -> None:
         """Let the objective follow what would be handed over, every `ADAPT_EVERY` measured children."""
-        if self.ledger.objective.adapts and len(self.ledger.best()) - self._adapted_at >= ADAPT_EVERY:
+        if self.ledger.objective.adapts and len(self.ledger.measured()) - self._adapted_at >= ADAPT_EVERY:
             chosen = self._recommended()
             if chosen is not None and chosen.cost is not None:
                 self._record(_adapted_event(self.ledger.objective.adapted(chosen.cost)))
@@ -162,7 +164,7 @@ class Study:
         if kind in ("suggested", "repeated", "completed", "failed"):
             self._repeats = self._repeats + 1 if kind == "repeated" else 0
         elif kind == "adapted":
-            self._adapted_at = len(self.ledger.best())
+            self._adapted_at = len(self.ledger.measured())
         return child
 
     def _begin(self, events: list[Event]) -> None:
@@ -193,13 +195,14 @@ class Study:
         return {}
 
     def _suggest(self) -> None:
-        """Ask the controller until it names a network that isn't known, and put it on the waiting list."""
+        """Ask the controller until it names what is to be trained, and put that on the waiting list."""
         while self._repeats < MOST_REPEATS:
             if self.done:
                 return
             self._adapt_now_and_then()
             (suggestion,) = self._controller.ask()
-            known = self.ledger.by_key.get(self.ledger.space.decode(suggestion.actions).key())
+            key = self.ledger.space.decode(suggestion.actions).key()
+            known = None if suggestion.again else self.ledger.by_key.get(key)
             number = len(self.ledger.children) if known is None else known.trial.number
             event = _suggestion_event(suggestion, number, self.ledger.seed(number), repeated=known is not None)
             self._journal.append(event)

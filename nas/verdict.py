@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from controllers.features import Features
 from controllers.gaussian_process import GaussianProcess
-from nas.evaluators.base import Evaluator, Measurement
+from nas.evaluators.base import Evaluator
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.ledger import Child, Ledger
 
@@ -85,9 +85,9 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
         ledger: of the search, finished or not.
         evaluator: that measured the children, where it is at hand.
     """
-    measured = ledger.best()
+    measured = ledger.measured()
     basis: Basis = "random runs" if isinstance(evaluator, BenchmarkEvaluator) else "warm-up"
-    if not measured or ledger.winner is None:
+    if ledger.winner is None:
         return Verdict(0, basis, reason="no child has a result")
     if ledger.recipe.controller.name == "random":
         return Verdict(len(measured), basis, reason="this search is random sampling itself")
@@ -99,7 +99,7 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
         if random < LEAST_RANDOM:
             reason = f"that takes the results of {LEAST_RANDOM} random children, and there are {random}"
             return Verdict(len(measured), basis, reason=reason)
-        gains = _rewards(measured).max() - _best_of_random(ledger, measured, rng)
+        gains = _rewards(ledger, measured).max() - _best_of_random(ledger, measured, rng)
     low, gain, high = np.quantile(gains, _INTERVAL).tolist()
     return Verdict(len(measured), basis, gain, low, high)
 
@@ -109,8 +109,14 @@ def _is_random(child: Child) -> bool:
     return bool(child.suggestions) and child.suggestions[0].random
 
 
-def _rewards(children: list[Child]) -> Floats:
-    return np.array([child.reward for child in children], dtype=np.float64)
+def _accuracies(children: list[Child]) -> Floats:
+    """Of one training each, not of networks (n,)."""
+    return np.array([child.accuracies[0] for child in children])
+
+
+def _rewards(ledger: Ledger, children: list[Child]) -> Floats:
+    """Of one training each (n,): those that random sampling shows are of one training as well."""
+    return np.array(ledger.objective(_accuracies(children), np.array([child.cost for child in children])))
 
 
 def _best_of_random(ledger: Ledger, measured: list[Child], rng: np.random.Generator) -> Floats:
@@ -118,8 +124,7 @@ def _best_of_random(ledger: Ledger, measured: list[Child], rng: np.random.Genera
     features = Features(ledger.space)
     fitted = _thinned(measured)
     exact = ledger.recipe.objective.cost in _EXACT
-    results = [child.result.accuracy for child in fitted if isinstance(child.result, Measurement)]
-    y = np.array(results) if exact else _rewards(fitted)
+    y = _accuracies(fitted) if exact else _rewards(ledger, fitted)
     process = GaussianProcess().fit(features([child.suggestions[0].actions for child in fitted]), y)
     count = len(measured)
     pool = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
@@ -146,7 +151,7 @@ def _thinned(measured: list[Child]) -> list[Child]:
 
 def _against_runs(ledger: Ledger, evaluator: BenchmarkEvaluator, rng: np.random.Generator) -> Floats:
     """Noise-free gains over what each of `RANDOM_RUNS` random runs of equal length hands over (RANDOM_RUNS,)."""
-    winner, count = ledger.winner, len(ledger.best())
+    winner, count = ledger.winner, len(ledger.measured())
     assert winner is not None
     cost = evaluator.cost_function(ledger.recipe.objective.cost)
     ours = ledger.objective(evaluator.accuracy(winner.trial.architecture), winner.cost)

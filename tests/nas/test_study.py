@@ -11,6 +11,7 @@ import pytest
 
 import controllers
 import nas.study
+from controllers import Suggestion
 from controllers.random import RandomSearch
 from nas.evaluators import Failure, Measurement
 from nas.executors import SerialExecutor
@@ -203,6 +204,86 @@ def test_a_repeat_of_a_running_child_is_told_when_it_has_finished(told, recipe, 
         assert len(told) == len(events(files / "j", "suggested", "repeated"))
         study.finish(baseline, Measurement(0.5, 1, 1.0))
         assert len(told) == len(events(files / "j", "suggested", "repeated"))
+
+
+class Doubter(RandomSearch):
+    """Random search whose every third child trains the first one's network again."""
+
+    def _suggest(self):
+        self._asked = getattr(self, "_asked", 0) + 1
+        suggestion = super()._suggest()
+        if self._asked == 1:
+            self._first = suggestion.actions
+        return suggestion if self._asked % 3 else Suggestion(self._first, again=True)
+
+
+@pytest.fixture
+def doubter(monkeypatch):
+    monkeypatch.setitem(controllers._CONTROLLERS, "random", Doubter)
+
+
+@dataclass
+class Noisy(LookUp):
+    """Accuracies that depend on the training's seed as well."""
+
+    def evaluate(self, architecture, seed, report):
+        result = super().evaluate(architecture, seed, report)
+        return Measurement(0.9 * result.accuracy + 0.1 * (seed % 100) / 100, result.epochs, result.seconds)
+
+
+def test_a_network_is_trained_again_only_when_the_controller_says_so(doubter, recipe, files):
+    evaluator = Noisy()
+    ledger = search(files / "j", recipe(), evaluator).ledger
+    first = ledger.children[1]
+    assert first.again
+    assert len(first.accuracies) == 1 + len(first.again) == sum(key == first.trial.key for key, _ in evaluator.calls)
+    assert len({seed for _, seed in evaluator.calls}) == len(evaluator.calls) == 1 + 12  # each counts as a child
+    others = [key for key, _ in evaluator.calls if key != first.trial.key]
+    assert len(set(others)) == len(others)
+
+
+def test_a_network_counts_once_with_the_mean_of_its_trainings(doubter, recipe, files):
+    ledger = search(files / "j", recipe(), Noisy()).ledger
+    first = ledger.children[1]
+    assert len(set(first.accuracies)) > 1
+    assert first.accuracy == pytest.approx(np.mean(first.accuracies))
+    assert first.reward == pytest.approx(float(ledger.objective(first.accuracy, first.cost)))
+    keys = [child.trial.key for child in ledger.best()]
+    assert len(set(keys)) == len(keys) == len(ledger.measured()) - len(first.again)
+    assert sorted((child.reward for child in ledger.best()), reverse=True) == [c.reward for c in ledger.best()]
+
+
+def test_a_search_with_retrained_networks_cut_anywhere_goes_on(doubter, recipe, files):
+    whole = search(files / "whole", recipe(), Noisy())
+    lines = (files / "whole").read_bytes().splitlines(keepends=True)
+    for kept in range(1, len(lines)):
+        (files / "j").write_bytes(b"".join(lines[:kept]))
+        study = search(files / "j", recipe(), Noisy())
+        assert text(files / "j") == text(files / "whole")
+        assert study.ledger.children == whole.ledger.children
+
+
+def test_every_training_of_a_network_is_adopted(doubter, recipe, files):
+    earlier = search(files / "j", recipe(), Noisy()).ledger
+    with Journal(files / "new") as journal:
+        study = Study(recipe(children=20), journal)
+        study.adopt(earlier.children.values())
+    key = earlier.children[1].trial.key
+    assert study.ledger.by_key[key].accuracies == earlier.children[1].accuracies
+    assert len(study.ledger.measured()) == len(earlier.measured())
+
+
+def test_a_failed_second_training_leaves_the_first_ones_result(doubter, recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(children=3), journal)
+        *trials, again = (study.next_trial() for _ in range(4))
+        for trial in trials:
+            study.finish(trial, Measurement(0.5, 1, 1.0))
+        study.finish(again, Failure("gone"))
+    first = study.ledger.children[1]
+    assert [child.result for child in first.again] == [Failure("gone")]
+    assert first.accuracies == [0.5]
+    assert study.ledger.failed() == first.again
 
 
 def test_a_result_counts_once(told, recipe, files):
