@@ -24,6 +24,10 @@ _HEADROOM, _LEAST_DISTANCE = 3.0, 0.1
 
 _JITTER = 1e-6
 
+_OWN, _OWN_DEGREES, _LEAST_OWN, _MOST_OWN = 0.2, 8, 0.05, 0.5
+"""The share of the unexplained variance that is the network's own: expected, as sure as so many repeated observations
+would make it, and its bounds."""
+
 
 class AccuracyModel:
     """Gaussian process regression (Rasmussen & Williams 2006) of warped accuracies.
@@ -98,6 +102,21 @@ class AccuracyModel:
             return 0.0
         return float(spearmanr(left_out, self._y).statistic)
 
+    def own_share(self, networks: np.ndarray) -> float:
+        """Of the variance that the model leaves unexplained, the share that is the networks' own and not their seeds'.
+
+        Repeated observations of one network differ by their seeds alone (analysis of variance, random effects).
+
+        Args:
+            networks: (k,) number of the network of each of the first k observations.
+        """
+        counts = np.bincount(networks)
+        y, noise = self._y[: len(networks)], np.exp(self.log[-1])
+        within = np.square(y - (np.bincount(networks, y) / counts)[networks]).sum()
+        expected = _OWN_DEGREES * (1 - _OWN) * noise
+        seeds = (expected + within) / (_OWN_DEGREES + len(y) - len(counts))
+        return float(np.clip(1 - seeds / noise, _LEAST_OWN, _MOST_OWN))
+
     def _warp(self, y: np.ndarray) -> np.ndarray:
         """Observations on the scale on which the process is Gaussian."""
         warped: np.ndarray = -np.log(((self._ceiling - y) / self._unit).clip(_LEAST_DISTANCE))
@@ -126,8 +145,10 @@ class AccuracyModel:
         self._scaled = np.vstack([self._scaled, row])
 
     def _learned(self) -> np.ndarray:
-        step = -(-len(self._y) // _LEARN_ROWS)
-        x, y = self._x[::step], self._y[::step]
+        """From one observation of each network, so that the noise holds what is a network's own as well."""
+        first = np.sort(np.unique(self._x, axis=0, return_index=True)[1])
+        rows = first[:: -(-len(first) // _LEARN_ROWS)]
+        x, y = self._x[rows], self._y[rows]
         groups = int(self._kinds.max()) + 1
         apart = np.stack([_distances(x[:, self._kinds == i], x[:, self._kinds == i]) for i in range(groups)])
         apart /= np.bincount(self._kinds)[:, None, None]

@@ -39,8 +39,8 @@ _LEADERS, _MUTANTS, _MOST_CHANGES = 10, 200, 4
 _CLIMBERS, _CLIMBS = 3, 8
 """The local search on the acquisition looks at all neighbours of the best candidates, several times."""
 
-_OWN = 0.1
-"""Of what the model leaves unexplained of a network's accuracy, the share that is the network's own, not its seed's."""
+_AGAIN_AFTER = 20
+"""Networks that must be known before leaders are trained again."""
 
 _LEAST_DEVIATION, _FAR = 1e-9, -30.0
 """Of a reward; and the standardised distance to the best below which the improvement is taken from its asymptote."""
@@ -79,7 +79,8 @@ class ModelBased(PPO):
 
     A child is the one of the largest expected improvement (Jones et al. 1998) of the policy's samples, mutants of the
     leaders, and what a local search finds from there. Suggestions under way count as observed at their expected
-    accuracy, so that many at once spread.
+    accuracy, so that many at once spread. Leaders are trained again with other seeds, the more often the more of what
+    the model leaves unexplained is a network's own.
     Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 
@@ -90,7 +91,7 @@ class ModelBased(PPO):
         super().__init__(problem, options, seed)
         self._features = Features(problem.space, one_hot=False)
         self._cache: dict[Actions, tuple[np.ndarray, float]] = {}
-        self._asked = 0
+        self._asked, self._due = 0, 0.0
         self._pending: dict[str, Actions] = {}
         self._known: set[str] = set()
         self._observed: list[tuple[Actions, float, float | None, float | None]] = []
@@ -105,7 +106,10 @@ class ModelBased(PPO):
         self._asked += 1
         warmed_up = self._asked > self.options.warm_up
         model = self._trusted_model() if warmed_up else None
-        if model is not None:
+        doubtful = None if model is None else self._doubtful(model)
+        if doubtful is not None:
+            actions = doubtful
+        elif model is not None:
             actions = self._propose(model)
         elif warmed_up:
             actions = super()._suggest().actions
@@ -114,7 +118,7 @@ class ModelBased(PPO):
         self._pending[self._key(actions)] = actions
         with single_threaded(), torch.no_grad():
             log_prob = min(0.0, float(self._log_prob([actions])))
-        return Suggestion(actions, log_prob, self._version, random=not warmed_up)
+        return Suggestion(actions, log_prob, self._version, random=not warmed_up, again=doubtful is not None)
 
     def _learn(self, outcome: Outcome) -> None:
         actions, version = outcome.suggestion.actions, self._version
@@ -257,21 +261,39 @@ class ModelBased(PPO):
         improvement: np.ndarray = np.log(deviation) + _log_improvement((expected - best) / deviation)
         return improvement
 
-    def _leaders(self, model: AccuracyModel, k: int) -> list[Actions]:
-        """The `k` observed networks with the best estimated rewards, best first.
+    def _estimates(self, model: AccuracyModel) -> tuple[list[Actions], np.ndarray, np.ndarray, float]:
+        """The n observed networks, estimated accuracies (n,), standard errors (n,) of their outcomes, their own share.
 
-        An estimate is the model's, and a share of what the network's own outcomes say beyond it: a smooth model can't
-        know what makes a single network special.
+        An estimate is the model's, and a share of what the network's own outcomes say beyond it, the larger the more
+        there are: a smooth model can't know what makes a single network special.
         """
         told = [*self._fitted, *range(self._refitted_at, len(self._observed))]
-        beyond: dict[Actions, list[float]] = {}
-        expected: dict[Actions, float] = {}
-        for i, target, mean in zip(told, self._targets(told), model.fitted(), strict=False):
-            expected[self._observed[i][0]] = mean
-            beyond.setdefault(self._observed[i][0], []).append(target - mean)
-        own = np.array([sum(rests) / len(rests) for rests in beyond.values()])
-        rewards = self._rewards(np.array(list(expected.values())) + _OWN * own, observed := list(expected))
-        return [observed[i] for i in np.argsort(-rewards, kind="stable")[:k].tolist()]
+        numbers: dict[Actions, int] = {}
+        networks = np.array([numbers.setdefault(self._observed[i][0], len(numbers)) for i in told])
+        counts, own = np.bincount(networks), model.own_share(networks)
+        expected = model.fitted()[: len(told)]
+        beyond = self._targets(told) - expected
+        trusted = np.bincount(networks, beyond) * own / (1 + (counts - 1) * own)
+        accuracies = np.bincount(networks, expected) / counts + trusted
+        return list(numbers), accuracies, beyond.std() / np.sqrt(counts), own
+
+    def _leaders(self, model: AccuracyModel, k: int) -> list[Actions]:
+        """The `k` observed networks with the best estimated rewards, best first."""
+        observed, accuracies, _, _ = self._estimates(model)
+        return [observed[i] for i in np.argsort(-self._rewards(accuracies, observed), kind="stable")[:k].tolist()]
+
+    def _doubtful(self, model: AccuracyModel) -> Actions | None:
+        """Where one is due, the leader to train again: the best but for its own outcomes' error (upper confidence)."""
+        observed, accuracies, errors, own = self._estimates(model)
+        if len(observed) < _AGAIN_AFTER:
+            return None
+        self._due += own
+        if self._due < 1:
+            return None
+        self._due -= 1
+        hopes = dict(zip(observed, self._rewards(accuracies + errors, observed).tolist(), strict=True))
+        idle = [row for row in self._leaders(model, _LEADERS) if self._key(row) not in self._pending]
+        return max(idle, key=hopes.__getitem__, default=None)
 
     def _propose(self, model: AccuracyModel) -> Actions:
         """The best candidate that isn't known yet; a random network where all are."""
@@ -326,6 +348,7 @@ class ModelBased(PPO):
         """See `Controller.state_dict`."""
         return super().state_dict() | {
             "asked": self._asked,
+            "due": self._due,
             "pending": [list(actions) for actions in self._pending.values()],
             "known": sorted(self._known),
             "observed": [(list(actions), *numbers) for actions, *numbers in self._observed],
@@ -338,7 +361,7 @@ class ModelBased(PPO):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Controller.load_state_dict`."""
         super().load_state_dict(state)
-        self._asked = state["asked"]
+        self._asked, self._due = state["asked"], state["due"]
         self._pending = {self._key(actions): tuple(actions) for actions in state["pending"]}
         self._known = set(state["known"])
         self._observed = [(tuple(actions), *numbers) for actions, *numbers in state["observed"]]

@@ -77,6 +77,38 @@ def test_many_under_way_are_all_different_networks(build, space):
     assert len({space.decode(suggestion.actions).key() for suggestion in asked}) == 40
 
 
+@pytest.mark.parametrize("in_flight", [1, 16])
+def test_leaders_are_trained_again_with_the_rest_new(build, space, in_flight):
+    controller = build()
+    asked = search(space, controller, 100, in_flight)
+    keys = [space.decode(suggestion.actions).key() for suggestion in asked]
+    assert not any(suggestion.again for suggestion in asked[:20])
+    assert [suggestion.again for suggestion in asked] == [key in keys[:i] for i, key in enumerate(keys)]
+    assert all(len({*keys[i : i + in_flight]}) == len(keys[i : i + in_flight]) for i in range(100))
+    again = [true_reward(space, space.decode(suggestion.actions)) for suggestion in asked if suggestion.again]
+    everyone = [true_reward(space, space.decode(suggestion.actions)) for suggestion in asked]
+    assert 3 <= len(again) <= 40
+    assert np.mean(again) > np.quantile(everyone, 0.7)
+
+
+def test_the_more_outcomes_a_network_has_the_more_they_count(build, space):
+    """One lucky network among its likes: the model alone knows no better than they, its own outcomes do."""
+    controller = build()
+    search(space, controller, 30)
+    special = Suggestion(controller.ask()[0].actions)
+
+    def estimate() -> float:
+        observed, accuracies, *_ = controller._estimates(controller._current_model())
+        return float(accuracies[observed.index(special.actions)])
+
+    cost, steps = flops(space.decode(special.actions)), []
+    lucky = truth(special.actions) + 0.02
+    for _ in range(6):
+        controller.tell([Outcome(special, reward(lucky, cost), lucky, cost)])
+        steps.append(abs(estimate() - lucky))
+    assert steps[-1] < steps[2] < steps[0]
+
+
 def test_a_network_that_failed_is_not_suggested_again(build, space):
     controller = build()
     search(space, controller, 15)
@@ -144,6 +176,19 @@ def test_expected_observations_add_certainty_and_change_no_mean(observations):
     assert expecting.mean(x) == pytest.approx(model.mean(x), abs=1e-6)
     assert (expecting.spread(x[30:40])[1] < model.spread(x[30:40])[1]).all()
     assert model.mean(x[:5]) == pytest.approx(AccuracyModel(KINDS, x[:30], y[:30]).mean(x[:5]))
+
+
+@pytest.mark.parametrize(("own", "least", "most"), [(0.0, 0.05, 0.15), (0.1, 0.4, 0.5)])
+def test_repeated_observations_tell_the_networks_own_share(own, least, most):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 6))
+    networks = np.array([*range(60), *range(30), *range(30)])
+    special = rng.normal(0, own, 60)
+    y = (np.tanh(x[:, 0]) + x[:, 3] + special)[networks] + rng.normal(0, 0.1 if own == 0 else 0.03, len(networks))
+    model = AccuracyModel(KINDS, x[networks], y)
+    assert least <= model.own_share(networks) <= most
+    unrepeated = AccuracyModel(KINDS, x, y[:60])
+    assert 0.1 < unrepeated.own_share(np.arange(60)) < 0.4  # what is expected without any evidence
 
 
 def test_a_cost_that_is_measured_on_a_device_is_learned(space):
