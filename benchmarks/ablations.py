@@ -50,6 +50,13 @@ class WithoutShrinkage(ModelBased):
         return self.space.decode(max(self._observed, key=lambda row: row[1])[0]) if self._observed else None
 
 
+class WithoutSecondTrainings(ModelBased):
+    """Trains every network once."""
+
+    def _doubtful(self, model: AccuracyModel) -> Actions | None:
+        return None
+
+
 class WithoutPolicy(ModelBased):
     """Mutates the leaders only."""
 
@@ -74,6 +81,7 @@ VARIANTS: dict[str, type[Controller[Any]]] = {
     "without the gate": WithoutGate,
     "without the exact cost": WithoutExactCost,
     "without shrinkage": WithoutShrinkage,
+    "without second trainings": WithoutSecondTrainings,
     "without the policy": WithoutPolicy,
     "without mutations": WithoutMutations,
 }
