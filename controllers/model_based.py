@@ -251,8 +251,9 @@ class ModelBased(PPO):
         return rewards
 
     def _best(self, model: AccuracyModel, leaders: Sequence[Actions]) -> float:
-        """The expected reward of the first leader."""
-        return float(self._rewards(model.mean(self._rows(leaders[:1])), leaders[:1])[0])
+        """The largest expected reward of the first leader and of what is under way."""
+        rows = [*leaders[:1], *self._pending.values()]
+        return float(self._rewards(model.mean(self._rows(rows)), rows).max())
 
     def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], best: float) -> np.ndarray:
         """Logarithms (n,) of the improvements on the reward `best` that are expected of networks."""

@@ -109,6 +109,18 @@ def test_the_more_outcomes_a_network_has_the_more_they_count(build, space):
     assert steps[-1] < steps[2] < steps[0]
 
 
+def test_the_next_child_must_improve_on_what_is_under_way_too(build, space):
+    controller = build()
+    search(space, controller, 20)
+    model = controller._current_model()
+    leaders = controller._leaders(model, 1)
+    alone = controller._best(model, leaders)
+    asked = [suggestion.actions for suggestion in controller.ask(16)]
+    expected = controller._rewards(model.mean(controller._rows(asked)), asked)
+    assert expected.max() > alone
+    assert controller._best(model, leaders) == pytest.approx(expected.max())
+
+
 def test_a_network_that_failed_is_not_suggested_again(build, space):
     controller = build()
     search(space, controller, 15)
