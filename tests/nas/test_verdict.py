@@ -176,3 +176,17 @@ def test_the_end_of_a_search_opens_with_the_verdict_and_tells_the_baselines_plac
     assert f"of the {len(ledger.best())} networks" in lines[3]
     fewer = [c.result.accuracy for c in ledger.best() if c.cost <= ledger.baseline.cost]
     assert f"the best accuracy seen is {max(fewer):.2%}" in lines[3]
+
+
+def test_a_winner_that_was_trained_again_is_said_to_be(searched):
+    ledger = searched([*range(12), *[FOUND[0]] * 3], random=12)
+    shown = [child.result.accuracy for child in ledger.measured()[-3:]]
+    found = verdict(ledger)
+    assert found.children == 15
+    last = console.verdict(ledger, found).splitlines()[-1]
+    assert f"of {len(ledger.best())} networks" in last
+    assert "It was trained 3 times" in last
+    assert ledger.winner.accuracy == pytest.approx(np.mean(shown))
+    table = console.ranking(ledger, 1)
+    cells = {str(column.header): next(iter(column.cells)) for column in table.columns}
+    assert (cells["trainings"], cells["accuracy"]) == ("3", f"{np.mean(shown):.2%}")
