@@ -105,10 +105,14 @@ class AccuracyModel:
     def own_share(self, networks: np.ndarray) -> float:
         """Of the variance that the model leaves unexplained, the share that is the networks' own and not their seeds'.
 
-        Repeated observations of one network differ by their seeds alone (analysis of variance, random effects).
+        Repeated observations of one network differ by their seeds alone (one-way random effects: Searle, Casella &
+        McCulloch, Variance Components, 1992, chapter 3), on the warped scale.
 
         Args:
-            networks: (k,) number of the network of each of the first k observations.
+            networks: (k,) number, from 0, of the network of each of the first k observations.
+
+        Returns:
+            The share, within `_LEAST_OWN` and `_MOST_OWN`; `_OWN` where nothing is repeated.
         """
         counts = np.bincount(networks)
         y, noise = self._y[: len(networks)], np.exp(self.log[-1])
