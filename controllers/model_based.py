@@ -55,7 +55,8 @@ class ModelBasedOptions(PPOOptions):
 
     Attributes:
         warm_up: Children that are drawn at random first.
-        gate: The model counts if the rank correlation of its leave-one-out predictions is at least this.
+        gate: The model counts if the rank correlation of its leave-one-out predictions is at least this. Predictions
+            that learned nothing correlate negatively, for leaving out a good child lowers the rest's mean.
         exploration: What the model's standard deviations are multiplied by, for it is surer of itself than it should
             be where it has been looking for the best.
         rollouts: Architectures per update of the policy against the model.
@@ -63,7 +64,7 @@ class ModelBasedOptions(PPOOptions):
     """
 
     warm_up: int = option(10, low=2)
-    gate: float = option(0.5, low=-1.0, high=1.0)
+    gate: float = option(0.0, low=-1.0, high=1.0)
     exploration: float = option(2.5, low=0.0)
     rollouts: int = option(32, low=2)
     model_updates: int = option(1, low=0)
