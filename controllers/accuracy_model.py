@@ -96,7 +96,11 @@ class AccuracyModel:
         return self._unwarp(mean), self._unwarp(mean + np.sqrt(variance.clip(_JITTER)))
 
     def rank_correlation(self) -> float:
-        """Spearman's, between each observation and its prediction from all others (section 5.4.2)."""
+        """Spearman's, between each observation and its prediction from all others (section 5.4.2).
+
+        The hyperparameters have seen all of them, which flatters a model of few observations: of pure noise it is
+        near 0.4 with 20 of them, and 0 with 100.
+        """
         left_out = self._y - self._weights / self._inverse.diagonal()
         if np.ptp(self._y) == 0 or np.ptp(left_out) == 0:
             return 0.0
