@@ -57,7 +57,7 @@ class ModelBasedOptions(PPOOptions):
         warm_up: Children that are drawn at random first.
         gate: The model counts if the rank correlation of its leave-one-out predictions is at least this. The default
             asks for little: a model that learned nothing expects the mean, the exact cost decides, and that measured
-            better than the policy alone; while ten noisy children seldom prove even a good model.
+            better than the policy alone.
         exploration: What the model's standard deviations are multiplied by, for it is surer of itself than it should
             be where it has been looking for the best.
         rollouts: Architectures per update of the policy against the model.
