@@ -8,7 +8,7 @@ Prints the median regret (accuracy points) of the architecture handed over; the 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,24 @@ VARIANTS: dict[str, type[Controller[Any]]] = {
 }
 
 
+def handed_over(
+    controller: Controller[Any],
+    evaluator: BenchmarkEvaluator,
+    objective: Objective,
+    budgets: Sequence[int],
+    rng: np.random.Generator,
+) -> Iterator[Architecture]:
+    """What a controller hands over after each budget of one search, a child at a time; `rng` draws the noise."""
+    for child in range(1, max(budgets) + 1):
+        (suggestion,) = controller.ask()
+        accuracy, cost = evaluator.observe(suggestion.actions, rng), flops(evaluator.space.decode(suggestion.actions))
+        controller.tell([Outcome(suggestion, float(objective(accuracy, cost)), accuracy, cost)])
+        if child in budgets:
+            handed = controller.recommend()
+            assert handed is not None
+            yield handed
+
+
 def regrets(
     kind: type[Controller[Any]],
     evaluator: BenchmarkEvaluator,
@@ -97,16 +115,8 @@ def regrets(
 ) -> list[float]:
     """Regret in points, against the `best` reward, after each budget of one search."""
     controller = kind(Problem(evaluator.space, objective, flops), kind.options_type(), seed)
-    rng, found = np.random.default_rng(10_000 + seed), []
-    for child in range(1, max(budgets) + 1):
-        (suggestion,) = controller.ask()
-        accuracy, cost = evaluator.observe(suggestion.actions, rng), flops(evaluator.space.decode(suggestion.actions))
-        controller.tell([Outcome(suggestion, float(objective(accuracy, cost)), accuracy, cost)])
-        if child in budgets:
-            handed = controller.recommend()
-            assert handed is not None
-            found.append(100 * (best - float(objective(evaluator.accuracy(handed), flops(handed)))))
-    return found
+    found = handed_over(controller, evaluator, objective, budgets, np.random.default_rng(10_000 + seed))
+    return [100 * (best - float(objective(evaluator.accuracy(handed), flops(handed)))) for handed in found]
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from ablations import handed_over
 from threadpoolctl import threadpool_limits
 
 import controllers
-from controllers import Outcome
 from nas.evaluators.benchmark import BenchmarkEvaluator, library_space
 from nas.objective import Objective
 from search_space import Architecture, load_architecture, load_space
@@ -51,18 +51,10 @@ def points(evaluator: BenchmarkEvaluator, architecture: Architecture) -> float:
 def gains(fitted: Sequence[BenchmarkEvaluator], budgets: Sequence[int], job: tuple[int, int]) -> list[list[float]]:
     """Gains over B0 after each budget of the search with this (half, seed), by its own and by the other half."""
     half, seed = job
-    own, b0, found = fitted[half], load_architecture("efficientnet-b0"), []
+    own, b0 = fitted[half], load_architecture("efficientnet-b0")
     controller = controllers.create("model_based", own.space, objective=OBJECTIVE, cost=flops, seed=seed)
-    rng = np.random.default_rng([seed, half])
-    for child in range(1, max(budgets) + 1):
-        (suggestion,) = controller.ask()
-        accuracy, cost = own.observe(suggestion.actions, rng), flops(own.space.decode(suggestion.actions))
-        controller.tell([Outcome(suggestion, float(OBJECTIVE(accuracy, cost)), accuracy, cost)])
-        if child in budgets:
-            handed = controller.recommend()
-            assert handed is not None
-            found.append([points(judge, handed) - points(judge, b0) for judge in (own, fitted[1 - half])])
-    return found
+    found = handed_over(controller, own, OBJECTIVE, budgets, np.random.default_rng([seed, half]))
+    return [[points(judge, handed) - points(judge, b0) for judge in (own, fitted[1 - half])] for handed in found]
 
 
 def main() -> None:
