@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from scipy.special import ndtr
 
 from controllers.accuracy_model import AccuracyModel
@@ -41,6 +42,13 @@ _CLIMBERS, _CLIMBS = 3, 8
 
 _AGAIN_AFTER = 20
 """Networks that must be known before leaders are trained again."""
+
+_POOL = 64
+"""Random networks of which the most unlike the others is taken while no outcome can tell."""
+
+_WIDENING = 1 / 12
+"""Power of the number of children under way that exploration grows with: what is expected of them is believed as if it
+had been told, so that deviations are too small (GP-BUCB: Desautels, Krause & Burdick, JMLR 15, 2014, section 4)."""
 
 _LEAST_DEVIATION, _FAR = 1e-9, -30.0
 """Of a reward; and the standardised distance to the best below which the improvement is taken from its asymptote."""
@@ -81,8 +89,9 @@ class ModelBased(PPO):
 
     A child is the one of the largest expected improvement (Jones et al. 1998) of the policy's samples, mutants of the
     leaders, and what a local search finds from there. Suggestions under way count as observed at their expected
-    accuracy, so that many at once spread. Leaders are trained again with other seeds, the more often the more of what
-    the model leaves unexplained is a network's own.
+    accuracy, so that many at once spread; as long as too little has been observed, they are as unlike as can be.
+    Leaders are trained again with other seeds, the more often the more of what the model leaves unexplained is a
+    network's own.
     Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 
@@ -113,10 +122,12 @@ class ModelBased(PPO):
             actions = doubtful
         elif model is not None:
             actions = self._propose(model)
-        elif warmed_up:
-            actions = super()._suggest().actions
-        else:
+        elif not warmed_up:
             actions = self.space.sample_actions(self.rng)
+        elif self._model is None:
+            actions = self._unlike()
+        else:
+            actions = super()._suggest().actions
         self._pending[self._key(actions)] = actions
         with single_threaded(), torch.no_grad():
             log_prob = min(0.0, float(self._log_prob([actions])))
@@ -260,7 +271,8 @@ class ModelBased(PPO):
     def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], best: float) -> np.ndarray:
         """Logarithms (n,) of the improvements on the reward `best` that are expected of networks."""
         expected, high = (self._rewards(accuracy, actions) for accuracy in model.spread(self._rows(actions)))
-        deviation = (self.options.exploration * (high - expected)).clip(_LEAST_DEVIATION)
+        exploration = self.options.exploration * (1 + len(self._pending)) ** _WIDENING
+        deviation = (exploration * (high - expected)).clip(_LEAST_DEVIATION)
         improvement: np.ndarray = np.log(deviation) + _log_improvement((expected - best) / deviation)
         return improvement
 
@@ -286,17 +298,22 @@ class ModelBased(PPO):
         return [observed[i] for i in np.argsort(-self._rewards(accuracies, observed), kind="stable")[:k].tolist()]
 
     def _doubtful(self, model: AccuracyModel) -> Actions | None:
-        """Where one is due, the leader to train again: the best but for its own outcomes' error (upper confidence)."""
+        """Where one is due, the leader to train again: the best but for its own outcomes' error (upper confidence).
+
+        None while that one is under way: the next is worth its training only once this one's outcome is known.
+        """
         observed, accuracies, errors, own = self._estimates(model)
         if len(observed) < _AGAIN_AFTER:
             return None
         self._due += own
         if self._due < 1:
             return None
-        self._due -= 1
         hopes = dict(zip(observed, self._rewards(accuracies + errors, observed).tolist(), strict=True))
-        idle = [row for row in self._leaders(model, _LEADERS) if self._key(row) not in self._pending]
-        return max(idle, key=hopes.__getitem__, default=None)
+        hoped = max(self._leaders(model, _LEADERS), key=hopes.__getitem__)
+        if self._key(hoped) in self._pending:
+            return None
+        self._due -= 1
+        return hoped
 
     def _propose(self, model: AccuracyModel) -> Actions:
         """The best candidate that isn't known yet; a random network where all are."""
@@ -321,6 +338,14 @@ class ModelBased(PPO):
             if key not in self._known and key not in self._pending:
                 return row
         return self.space.sample_actions(self.rng)
+
+    def _unlike(self) -> Actions:
+        """Of some random networks the one least like any that was observed or is under way (maximin distance)."""
+        pool = [self.space.sample_actions(self.rng) for _ in range(_POOL)]
+        others = [*self._pending.values(), *(row[0] for row in self._observed)]
+        if not others:
+            return pool[0]
+        return pool[int(cdist(self._rows(pool), self._rows(others)).min(1).argmax())]
 
     def _candidates(self, leaders: Sequence[Actions]) -> list[Actions]:
         """Where the local search begins: the leaders, their mutants and the policy's samples."""

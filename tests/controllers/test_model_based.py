@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 import controllers
 from controllers import Outcome, Suggestion
@@ -119,6 +120,35 @@ def test_the_next_child_must_improve_on_what_is_under_way_too(build, space):
     expected = controller._rewards(model.mean(controller._rows(asked)), asked)
     assert expected.max() > alone
     assert controller._best(model, leaders) == pytest.approx(expected.max())
+
+
+def test_children_without_any_outcome_are_less_alike_than_random_ones(build, space):
+    controller = build()
+    asked = [suggestion.actions for suggestion in controller.ask(42)]
+
+    def nearest(rows) -> float:
+        apart = cdist(controller._rows(rows), controller._rows(rows))
+        return float(np.sort(apart)[:, 1].mean())
+
+    rng = np.random.default_rng(2)
+    random = [nearest([space.sample_actions(rng) for _ in range(32)]) for _ in range(20)]
+    assert nearest(asked[10:]) > max(random)
+
+
+def test_exploration_is_wider_the_more_are_under_way(build, space):
+    controller = build()
+    search(space, controller, 20)
+    model, rows = controller._current_model(), [space.sample_actions(np.random.default_rng(3))]
+    alone = controller._acquisition(model, rows, best=1.0)
+    controller.ask(16)
+    assert controller._acquisition(model, rows, best=1.0) > alone
+
+
+def test_no_other_leader_is_trained_again_while_the_most_hopeful_one_is(build, space):
+    controller = build()
+    search(space, controller, 40)
+    asked = controller.ask(40)
+    assert sum(suggestion.again for suggestion in asked) <= 1
 
 
 def test_a_network_that_failed_is_not_suggested_again(build, space):
