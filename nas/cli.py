@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from contextlib import closing
@@ -416,7 +415,7 @@ def _search(
     from nas.verdict import verdict
 
     seen: list[Folder] = []
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def say_if_torn(study: Study) -> None:
         if study.torn:
@@ -550,7 +549,7 @@ def _bench(prepared: Bench, workers: int, out: Path) -> None:
     from nas import bench, console
     from nas.bench_plot import write_plot
 
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     out.mkdir(parents=True)
     done: list[Search] = []
     stopped = False
@@ -579,7 +578,7 @@ def _train_list(go: Callable[[Callable[[Trials], None]], Result], go_on: str = "
 
     from nas import console
 
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with console.TrialsProgress(Console()) as progress:
             return go(progress.update)
@@ -592,7 +591,7 @@ def _train_in_turn(go: Callable[[Callable[[str, int, float], None]], Result]) ->
     """Train networks one after the other, show how it is going, and end cleanly when the user stops it."""
     from rich.console import Console
 
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Console().status("training") as status:
             return go(lambda name, epoch, accuracy: status.update(f"{name}: {accuracy:.2%} after epoch {epoch}"))

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,15 @@ def test_a_torn_last_line_is_dropped_and_what_it_told_done_again(small_recipe, u
     assert journal("run") == whole
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_ends_cleanly_and_says_how_to_go_on(small_recipe, whole, stop):
-    driver = begin("search", str(small_recipe), "--out", "run", "--set", f"children={CHILDREN}")
+@pytest.mark.parametrize(
+    ("stop", "ctrl_c"),
+    [(signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)],
+    ids=["ctrl-c", "terminate", "terminate in the background of a script, where Ctrl-C is ignored"],
+)
+def test_a_stop_ends_cleanly_and_says_how_to_go_on(small_recipe, whole, stop, ctrl_c):
+    settings = ["--set", f"children={CHILDREN}"]
+    background = partial(signal.signal, signal.SIGINT, ctrl_c)
+    driver = begin("search", str(small_recipe), "--out", "run", *settings, preexec_fn=background)
     wait_for(lambda: lines("run") >= 5)
     driver.send_signal(stop)
     out, _ = driver.communicate(timeout=60)
