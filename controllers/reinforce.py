@@ -13,8 +13,7 @@ from controllers.policy import Batch, PolicyController, PolicyOptions
 class ReinforceOptions(PolicyOptions):
     """Options of `Reinforce`: those of `PolicyOptions`, with defaults for a single step per batch."""
 
-    lr: float = option(0.03, low=1e-9, high=10.0)
-    ent_coef: float = option(0.2, low=0.0)
+    ent_coef: float = option(0.3, low=0.0)
     imitation_coef: float = option(0.6, low=0.0)
 
 
