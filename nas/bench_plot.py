@@ -59,6 +59,7 @@ def _add(figure: go.Figure, name: str, figures: Mapping[str, Any], budgets: list
         y=figures["regret_median"],
         mode="lines+markers",
         line={"color": f"rgb({colour})", "width": 2.5},
+        zorder=1,
         name=name,
         legendgroup=name,
         hovertemplate=f"{name}: %{{y:.2f}} points after %{{x:,}} children<extra></extra>",
