@@ -59,18 +59,25 @@ class AccuracyModel:
         self.log = self._learned() if log is None else np.array(log)
         self._columns = np.exp(-self.log[kinds]) / np.sqrt(np.bincount(kinds)[kinds])
         self._scaled = x * self._columns
-        covariance = self._kernel(self._scaled) + np.diag(np.full(len(x), np.exp(self.log[-1]) + _JITTER))
-        self._inverse = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(x)))
+        self._inverse = _inverse(self._noisy(self._scaled))
         self._weights = self._inverse @ self._y
 
     def __len__(self) -> int:
         return len(self._y)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Condition on more observations, under the same hyperparameters, in time that grows with the square of n."""
-        standardised = (self._warp(y) - self._mean) / self._scale
-        for row, value in zip(x * self._columns, standardised, strict=True):
-            self._append(row, float(value))
+        """Condition on k more observations, under the same hyperparameters, by bordering the inverse covariance.
+
+        Its time grows with k n^2 (block inversion, appendix A.3).
+        """
+        rows = x * self._columns
+        across = self._kernel(rows, self._scaled)
+        solved = across @ self._inverse
+        left = _inverse(self._noisy(rows) - solved @ across.T)
+        gain = left @ solved
+        self._inverse = np.block([[self._inverse + solved.T @ gain, -gain.T], [-gain, left]])
+        self._scaled = np.vstack([self._scaled, rows])
+        self._y = np.append(self._y, (self._warp(y) - self._mean) / self._scale)
         self._weights = self._inverse @ self._y
 
     def expecting(self, x: np.ndarray) -> AccuracyModel:
@@ -82,7 +89,7 @@ class AccuracyModel:
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         """Expected observations (m,): posterior medians."""
-        return self._unwarp(self._kernel(x * self._columns) @ self._weights)
+        return self._unwarp(self._kernel(x * self._columns, self._scaled) @ self._weights)
 
     def fitted(self) -> np.ndarray:
         """Expected observations (n,) at the observed rows, in order, without computing their covariances again."""
@@ -90,7 +97,7 @@ class AccuracyModel:
 
     def spread(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Expected observations (m,), and those one posterior standard deviation above them, without noise."""
-        across = self._kernel(x * self._columns)
+        across = self._kernel(x * self._columns, self._scaled)
         mean = across @ self._weights
         variance = np.exp(self.log[-2]) - np.einsum("ij,ij->i", across @ self._inverse, across)
         return self._unwarp(mean), self._unwarp(mean + np.sqrt(variance.clip(_JITTER)))
@@ -135,22 +142,14 @@ class AccuracyModel:
         y: np.ndarray = self._ceiling - self._unit * np.exp(-(standardised * self._scale + self._mean))
         return y
 
-    def _kernel(self, scaled: np.ndarray) -> np.ndarray:
-        """Covariances (m, n) of the function between rows divided by the length scales and the observed ones."""
-        covariance: np.ndarray = np.exp(self.log[-2]) * _matern(_distances(scaled, self._scaled))[0]
+    def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Covariances (m, n) of the function between rows divided by the length scales."""
+        covariance: np.ndarray = np.exp(self.log[-2]) * _matern(_distances(a, b))[0]
         return covariance
 
-    def _append(self, row: np.ndarray, y: float) -> None:
-        """Border the inverse covariance by one row (block inversion, appendix A.3)."""
-        across = self._kernel(row[None])[0]
-        solved = self._inverse @ across
-        left = float(np.exp(self.log[-2]) + np.exp(self.log[-1]) + _JITTER - across @ solved)
-        inverse = np.empty((len(across) + 1,) * 2)
-        inverse[:-1, :-1] = self._inverse + np.outer(solved, solved) / left
-        inverse[-1, :-1] = inverse[:-1, -1] = -solved / left
-        inverse[-1, -1] = 1 / left
-        self._inverse, self._y = inverse, np.append(self._y, y)
-        self._scaled = np.vstack([self._scaled, row])
+    def _noisy(self, rows: np.ndarray) -> np.ndarray:
+        """Covariances (n, n) of observations at rows divided by the length scales."""
+        return self._kernel(rows, rows) + np.diag(np.full(len(rows), np.exp(self.log[-1]) + _JITTER))
 
     def _learned(self) -> np.ndarray:
         """From one observation of each network, so that the noise holds what is a network's own as well."""
@@ -170,6 +169,12 @@ class AccuracyModel:
         )
         best: np.ndarray = result.x
         return best
+
+
+def _inverse(covariance: np.ndarray) -> np.ndarray:
+    """Of a positive definite matrix."""
+    inverse: np.ndarray = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(covariance)))
+    return inverse
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
