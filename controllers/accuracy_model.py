@@ -102,6 +102,19 @@ class AccuracyModel:
         variance = np.exp(self.log[-2]) - np.einsum("ij,ij->i", across @ self._inverse, across)
         return self._unwarp(mean), self._unwarp(mean + np.sqrt(variance.clip(_JITTER)))
 
+    def sample(self, x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Functions drawn from the posterior, without noise: values (count, m) at the rows of `x` (m, columns)."""
+        rows = x * self._columns
+        across = self._kernel(rows, self._scaled)
+        jitter = np.diag(np.full(len(rows), _JITTER * np.exp(self.log[-2])))
+        factor = cholesky(self._kernel(rows, rows) - across @ self._inverse @ across.T + jitter, lower=True)
+        return self._unwarp(across @ self._weights + (factor @ rng.standard_normal((len(rows), count))).T)
+
+    def observe(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What observations (m,) might show where the function has these values (m,)."""
+        noise = np.exp(self.log[-1] / 2) * rng.standard_normal(len(values))
+        return self._unwarp((self._warp(values) - self._mean) / self._scale + noise)
+
     def rank_correlation(self) -> float:
         """Spearman's, between each observation and its prediction from all others (section 5.4.2).
 

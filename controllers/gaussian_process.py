@@ -77,7 +77,7 @@ class GaussianProcess:
     Attributes:
         hyperparameters: those of the last fit.
         noise_variance: of one observation, in squared units of `y`: the learned or the given one's mean.
-        mean: the posterior mean, a function of rows (m, columns); cheaper than `predict`.
+        mean: the posterior mean, a function of rows (m, columns).
     """
 
     hyperparameters: Hyperparameters
@@ -131,25 +131,6 @@ class GaussianProcess:
         weights = self._weights * (self.hyperparameters.signal * self._scale)
         self.mean = MeanFunction(scaled, inverse_lengths, weights, offset)
         return self
-
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior means and standard deviations (m,) of the function, without noise, at `x` (m, columns)."""
-        across = matern(torch.from_numpy(x) * self.mean.inverse_lengths, self.mean.centres)
-        means = (across @ self.mean.weights).numpy() + self.mean.offset
-        signal = self.hyperparameters.signal
-        explained = torch.linalg.solve_triangular(self._cholesky, signal * across.T, upper=False).square().sum(0)
-        return means, (signal - explained).clamp_min(0).sqrt().numpy() * self._scale
-
-    def sample(self, x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Functions drawn from the posterior, without noise: values (count, m) at the rows of `x` (m, columns)."""
-        scaled = torch.from_numpy(x) * self.mean.inverse_lengths
-        signal, across = self.hyperparameters.signal, matern(scaled, self.mean.centres)
-        explained = torch.linalg.solve_triangular(self._cholesky, signal * across.T, upper=False)
-        jitter = torch.full((len(x),), _LEAST_NOISE * signal, dtype=torch.float64)
-        factor = _cholesky(signal * matern(scaled, scaled) - explained.T @ explained, jitter)
-        drawn = factor @ torch.from_numpy(rng.standard_normal((len(x), count)))
-        values: np.ndarray = self.mean(x) + self._scale * drawn.T.numpy()
-        return values
 
     def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Means and standard deviations (n,) of each observation given all others (equations 5.10 to 5.12)."""

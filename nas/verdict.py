@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from controllers.accuracy_model import AccuracyModel
 from controllers.features import Features
-from controllers.gaussian_process import GaussianProcess
 from nas.evaluators.base import Evaluator
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.ledger import Child, Ledger
@@ -62,7 +62,7 @@ class Verdict:
             return f"Whether this beat random sampling can't be told: {self.reason}."
         heads = {True: "Beat", False: "Did not beat", None: "Can't tell whether this beat"}
         against = {
-            "warm-up": f"the best of {self.children:,} random children, estimated from the children of this run",
+            "warm-up": f"the choice of {self.children:,} random children, estimated from this run, without noise",
             "random runs": f"the choice of {RANDOM_RUNS} real random runs of {self.children:,} children, without noise",
         }
         return (
@@ -74,12 +74,11 @@ class Verdict:
 def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     """Compare a search with random sampling of as many children.
 
-    On a benchmark, `RANDOM_RUNS` real random runs are made, and the noise-free rewards of what is handed over are
-    compared. Elsewhere the best observed reward is compared with what the best of as many random children would have
-    shown: a Gaussian process is fitted to the accuracies of all children, of which the random ones show it the bulk of
-    the space; functions drawn from its posterior, with noise, are looked up at random architectures, whose costs are
-    known. The few random children alone can't say it: the best of hundreds lies far out in the tail of tens, and a
-    normal tail promises random sampling more than the skewed rewards of networks ever give.
+    The rewards, without noise, of what each hands over are compared. On a benchmark, `RANDOM_RUNS` real random runs are
+    made. Elsewhere a model is fitted to the accuracies of all children, of which the random ones show it the bulk of
+    the space. In every function drawn from its posterior random children are drawn and shown with a training's noise,
+    and the best reward chooses one. The random children alone can't say it: the best of hundreds lies far out in the
+    tail of tens.
 
     Args:
         ledger: of the search, finished or not.
@@ -99,7 +98,7 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
         if random < LEAST_RANDOM:
             reason = f"that takes the results of {LEAST_RANDOM} random children, and there are {random}"
             return Verdict(len(measured), basis, reason=reason)
-        gains = _rewards(ledger, measured).max() - _best_of_random(ledger, measured, rng)
+        gains = _against_draws(ledger, measured, rng)
     low, gain, high = np.quantile(gains, _INTERVAL).tolist()
     return Verdict(len(measured), basis, gain, low, high)
 
@@ -115,28 +114,33 @@ def _accuracies(children: list[Child]) -> Floats:
 
 
 def _rewards(ledger: Ledger, children: list[Child]) -> Floats:
-    """Of one training each (n,): those that random sampling shows are of one training as well."""
+    """Of one training each (n,)."""
     return np.array(ledger.objective(_accuracies(children), np.array([child.cost for child in children])))
 
 
-def _best_of_random(ledger: Ledger, measured: list[Child], rng: np.random.Generator) -> Floats:
-    """Draws of the best reward that as many random children would have shown (`_DRAWS`,)."""
-    features = Features(ledger.space)
-    fitted = _thinned(measured)
+def _against_draws(ledger: Ledger, measured: list[Child], rng: np.random.Generator) -> Floats:
+    """Gains over what as many random children hand over, each in another function of the posterior (`_DRAWS`,)."""
+    features, fitted = Features(ledger.space, one_hot=False), _thinned(measured)
     exact = ledger.recipe.objective.cost in _EXACT
     y = _accuracies(fitted) if exact else _rewards(ledger, fitted)
-    process = GaussianProcess().fit(features([child.suggestions[0].actions for child in fitted]), y)
-    count = len(measured)
-    pool = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
+    model = AccuracyModel(features.kinds, features([child.suggestions[0].actions for child in fitted]), y)
+    winner, count = ledger.winner, len(measured)
+    assert winner is not None
+    random = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
+    pool = [winner.suggestions[0].actions, *random]
     costs = features.costs(pool)[:, _EXACT.get(ledger.recipe.objective.cost, 0)]
-    noise = np.sqrt(process.noise_variance)
-    best = []
-    for values in process.sample(features(pool), _DRAWS, rng):
-        drawn = rng.integers(len(pool), size=count)
-        shown = values[drawn] + noise * rng.standard_normal(count)
-        rewards = ledger.objective(shown.clip(0, 1), costs[drawn]) if exact else shown
-        best.append(rewards.max())
-    return np.array(best)
+
+    def rewards(values: Floats, rows: NDArray[np.int64]) -> Floats:
+        return np.array(ledger.objective(values.clip(0, 1), costs[rows])) if exact else values
+
+    gains = []
+    for values in model.sample(features(pool), _DRAWS, rng):
+        drawn = rng.integers(1, len(pool), size=count)
+        chosen = drawn[np.argmax(rewards(model.observe(values[drawn], rng), drawn))]
+        both = np.array([0, chosen])
+        ours, theirs = rewards(values[both], both)
+        gains.append(ours - theirs)
+    return np.array(gains)
 
 
 def _thinned(measured: list[Child]) -> list[Child]:

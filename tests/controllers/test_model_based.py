@@ -220,6 +220,19 @@ def test_expected_observations_add_certainty_and_change_no_mean(observations):
     assert model.mean(x[:5]) == pytest.approx(AccuracyModel(KINDS, x[:30], y[:30]).mean(x[:5]))
 
 
+def test_drawn_functions_and_observations_have_the_posterior_s_quantiles(observations):
+    x, y = observations
+    model, rng = AccuracyModel(KINDS, x[:40], y[:40]), np.random.default_rng(0)
+    drawn = model.sample(x[40:45], 4000, rng)
+    assert drawn.shape == (4000, 5)
+    middle, above = model.spread(x[40:45])
+    beyond = np.stack([(drawn > middle).mean(0), (drawn > above).mean(0)])
+    assert beyond == pytest.approx(np.array([[0.5] * 5, [0.159] * 5]), abs=0.03)
+    shown = np.array([model.observe(middle, rng) for _ in range(2000)])
+    assert np.median(shown, axis=0) == pytest.approx(middle, abs=0.1 * y.std())
+    assert (shown.std(0) > 0).all()
+
+
 @pytest.mark.parametrize(("own", "least", "most"), [(0.0, 0.05, 0.15), (0.1, 0.4, 0.5)])
 def test_repeated_observations_tell_the_networks_own_share(own, least, most):
     rng = np.random.default_rng(0)
