@@ -128,15 +128,16 @@ def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
 
 
 def ranking(ledger: Ledger, k: int | None) -> Table:
-    """The best children as a table, the baseline below them."""
+    """The best `k` children (all by default), the one that is handed over wherever it ranks, and the baseline."""
     table = Table(box=None, pad_edge=False)
     unit = unit_of(ledger.recipe.objective.cost)
     for heading in ("rank", "child"):
         table.add_column(heading, no_wrap=True)
     for heading in ("reward", "accuracy", *dict.fromkeys((unit, "FLOPs", "params")), "trainings", "epochs", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for rank, child in enumerate(ledger.best(k), 1):
-        table.add_row(str(rank), *_cells(child, unit))
+    for rank, child in enumerate(ledger.best(), 1):
+        if k is None or rank <= k or child is ledger.winner:
+            table.add_row(str(rank), *_cells(child, unit), style="bold" if child is ledger.winner else None)
     if ledger.baseline.reward is not None:
         table.add_row("-", *_cells(ledger.baseline, unit), style="dim")
     return table

@@ -198,3 +198,11 @@ def test_a_winner_that_was_trained_again_is_said_to_be(searched):
     table = console.ranking(ledger, 1)
     cells = {str(column.header): next(iter(column.cells)) for column in table.columns}
     assert (cells["trainings"], cells["accuracy"]) == ("3", f"{np.mean(shown):.2%}")
+
+
+def test_the_ranking_shows_what_is_handed_over_wherever_it_ranks(searched):
+    ledger = searched([*range(12), *FOUND], random=12)
+    ledger.recommended = ledger.best()[6]
+    ranks, names = (list(column.cells)[:3] for column in console.ranking(ledger, 2).columns[:2])
+    assert ranks == ["1", "2", "7"]
+    assert names[2] == ledger.recommended.trial.architecture.name
