@@ -1,4 +1,4 @@
-"""The best of a search space under a score that costs microseconds: local search with restarts."""
+"""The best of a search space under a score that costs microseconds: iterated local search (Lourenço et al. 2003)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from search_space import SearchSpace
 from search_space.space import Actions
 
 _SAMPLE, _STARTS, _FINALISTS = 4096, 32, 4
+
+_KICKS, _KICKED, _PATIENCE = 128, 0.25, 2
+"""Copies of the best peak from which is climbed again, the share of their decisions that is drawn anew, and how many
+times that may find nothing better: below a hard limit on cost, many a peak isn't the highest."""
+
+_LEAST_GAIN = 1e-12
 
 Score = Callable[[np.ndarray], np.ndarray]
 Move = tuple[tuple[int, int], ...]
@@ -30,11 +36,18 @@ def optimum(space: SearchSpace, score: Score) -> tuple[Actions, float]:
     singles: list[Move] = [((i, choice),) for i, size in enumerate(sizes) for choice in range(size)]
     pairs: list[Move] = [(*a, *b) for a, b in combinations(singles, 2) if a[0][0] != b[0][0]]
     starts = sample[np.argsort(-score(sample), kind="stable")[:_STARTS]]
-    peaks, values = _climb(starts, singles, score)
-    finalists = np.unique(peaks[np.argsort(-values, kind="stable")[:_FINALISTS]], axis=0)
-    peaks, values = _climb(finalists, singles + pairs, score)
-    best = int(values.argmax())
-    return tuple(peaks[best].tolist()), float(values[best])
+    best, value, patience = starts[0], -np.inf, _PATIENCE
+    while patience:
+        peaks, values = _climb(starts, singles, score)
+        finalists = np.unique(peaks[np.argsort(-values, kind="stable")[:_FINALISTS]], axis=0)
+        peaks, values = _climb(finalists, singles + pairs, score)
+        if values.max() > value + _LEAST_GAIN:
+            best, value, patience = peaks[values.argmax()], float(values.max()), _PATIENCE
+        else:
+            patience -= 1
+        kicked = rng.random((_KICKS, len(sizes))) < _KICKED
+        starts = np.where(kicked, rng.integers(sizes, size=kicked.shape), best)
+    return tuple(best.tolist()), value
 
 
 def _climb(rows: np.ndarray, moves: list[Move], score: Score) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +61,7 @@ def _climb(rows: np.ndarray, moves: list[Move], score: Score) -> tuple[np.ndarra
                 moved[:, j, decision] = choice
         scores = score(moved.reshape(-1, rows.shape[1])).reshape(len(climbing), -1)
         best = scores.argmax(1)
-        gained = scores.max(1) > values[climbing] + 1e-12
+        gained = scores.max(1) > values[climbing] + _LEAST_GAIN
         rows[climbing[gained]] = moved[gained, best[gained]]
         values[climbing[gained]] = scores.max(1)[gained]
         climbing = climbing[gained]
