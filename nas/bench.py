@@ -112,7 +112,8 @@ class Bench:
         best_reward: the space's best reward without noise.
 
     Raises:
-        InputError: the benchmark, the space, a controller's options or the target can't be used.
+        InputError: the benchmark, the space, a controller's options or the target can't be used, or a controller needs
+            more children.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -126,7 +127,9 @@ class Bench:
                 f"{format_quantity(low)} to {format_quantity(high)} FLOPs"
             )
         for name in setup.controllers:
-            self.make(name, 0, self.objective)
+            least = self.make(name, 0, self.objective).options.least_children
+            if setup.budgets[-1] < least:
+                raise InputError(f"--budgets: {setup.budgets[-1]} is fewer than the {least} children that {name} needs")
         self.evaluator = BenchmarkEvaluator.load(setup.source, self.space, setup.noise)
         self.best_reward = self.evaluator.best_reward(self.objective, cost.flops)[1]
 
