@@ -48,7 +48,7 @@ def search(
     recipe: Annotated[
         str, typer.Argument(help="A shipped recipe (digits, images, rehearse-b0, b0-imagenet) or a YAML file.")
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; results/NAME by default.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run; results/NAME by default.")] = None,
     data: Annotated[str | None, typer.Option(help="Image folder or .npz, or the benchmark's file.")] = None,
     settings: Set = None,
     workers: Workers = None,
@@ -57,7 +57,7 @@ def search(
 ) -> None:
     """Run a search.
 
-    Example: nas search images --data photos --set children=60 --out results/photos
+    Example: nas search images --data photos --set children=60 -o results/photos
     """
     from nas import run
     from nas.recipe import Recipe
@@ -88,7 +88,7 @@ def retarget(
         int | None, typer.Option(min=0, help="How many more to train; the recipe's by default.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the new run; the next free results/NAME by default.")
+        Path | None, typer.Option("-o", "--out", help="Folder of the new run; the next free results/NAME by default.")
     ] = None,
     settings: Set = None,
     workers: Workers = None,

@@ -17,7 +17,7 @@ from search_space import Architecture
 
 @pytest.fixture
 def finished(nas, small_recipe):
-    code, out, err = nas("search", small_recipe, "--out", "run")
+    code, out, err = nas("search", small_recipe, "-o", "run")
     assert (code, err) == (0, "")
     return Path("run"), out
 
@@ -89,7 +89,7 @@ def test_resuming_a_finished_run_trains_nothing_and_shows_the_end(finished, nas)
 
 def test_retargeting_goes_on_with_the_children_of_the_earlier_run(finished, nas):
     before = (finished[0] / "journal.jsonl").read_bytes()
-    code, out, err = nas("retarget", "run", "--flops", "600K", "--children", "2", "--out", "new")
+    code, out, err = nas("retarget", "run", "--flops", "600K", "--children", "2", "-o", "new")
     assert (code, err) == (0, "")
     assert "8/8 done" in out
     assert "objective auto" in out
