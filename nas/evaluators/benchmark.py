@@ -24,7 +24,7 @@ from nas.evaluators.benchmark_file import BenchmarkError, Network, space_of
 from nas.evaluators.encoder import Encoder
 from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
-from nas.objective import CostFunction, cost_function
+from nas.objective import CostFunction, cost_function, format_quantity
 from nas.recipe import Recipe
 from search_space import Architecture, SearchSpace, cost, load_space
 from search_space.space import Actions
@@ -34,6 +34,9 @@ __all__ = ["REHEARSAL", "BenchmarkError", "BenchmarkEvaluator", "library_space"]
 REHEARSAL = "rehearsal"
 NOISE = 0.3
 """Standard deviation of an observed accuracy where the file can't tell, in points."""
+
+_SAMPLE = 1000
+"""Random networks; only a target that lies outside of what these have needs a search for what can be reached."""
 
 _REHEARSED = "accel-nasbench"
 _FILE = Path(__file__).with_name("rehearsal.npz")
@@ -166,10 +169,37 @@ class BenchmarkEvaluator:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
-        """The evaluator that a recipe's `benchmark` section describes (see `load`)."""
+        """The evaluator that a recipe's `benchmark` section describes (see `load`).
+
+        Raises:
+            BenchmarkError: also if no network of the space reaches the recipe's target.
+        """
         if recipe.benchmark is None:
             raise BenchmarkError("benchmark: missing from the recipe")
-        return cls.load(recipe.benchmark.source, recipe.load_space(), recipe.benchmark.noise)
+        evaluator = cls.load(recipe.benchmark.source, recipe.load_space(), recipe.benchmark.noise)
+        evaluator._check_target(recipe.objective.cost, recipe.objective.target)
+        return evaluator
+
+    def _check_target(self, name: str, target: float) -> None:
+        """Refuse a T that no network of the space comes near on a device; FLOPs and params need no benchmark for that.
+
+        Raises:
+            BenchmarkError: the message says what can be reached.
+        """
+        metric = self.cost_function(name)
+        if not isinstance(metric, DeviceMetric):
+            return
+        rng = np.random.default_rng(0)
+        some = metric.values([self.space.sample_actions(rng) for _ in range(_SAMPLE)])
+        if some.min() <= target <= some.max():
+            return
+        low = -optimum(self.space, lambda actions: -metric.values(actions))[1]
+        high = optimum(self.space, metric.values)[1]
+        if not low <= target <= high:
+            reach = f"{format_quantity(low)} to {format_quantity(high)} {name}"
+            raise BenchmarkError(
+                f"objective.target: {format_quantity(target)} is outside what {self.space.name} reaches: {reach}"
+            )
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Look one child up (see `Evaluator.evaluate`); equal seeds observe equal accuracies.

@@ -13,6 +13,7 @@ from scipy.stats import kendalltau
 
 from controllers.features import Features
 from controllers.gaussian_process import GaussianProcess, MeanFunction
+from controllers.policy import single_threaded
 from nas.evaluators.benchmark_file import BenchmarkError
 from search_space.space import Actions
 
@@ -54,7 +55,8 @@ class Surrogate:
 
     def values(self, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
         """Predicted numbers (n,) of n networks."""
-        return self.mean(self.features(actions))
+        with single_threaded():
+            return self.mean(self.features(actions))
 
 
 def save(path: Path, centres: np.ndarray, surrogates: Mapping[str, Surrogate]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import re
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.stats import kendalltau
 from nas.evaluators.benchmark import REHEARSAL, BenchmarkError, BenchmarkEvaluator, library_space
 from nas.evaluators.benchmark_file import read
 from nas.evaluators.optimum import optimum
-from nas.objective import Objective
+from nas.objective import Objective, parse_quantity
 from nas.recipe import Recipe
 from search_space import SearchSpace, SpaceError, cost, load_architecture, load_space
 
@@ -263,6 +264,19 @@ class TestSurrogate:
             gaps.append(best.max() - optimum(accel, score)[1])
         assert min(gaps) > -1e-9
         assert np.mean(gaps) < 0.06
+
+    def test_a_target_that_no_network_has_on_a_device_is_refused_with_the_range(self, accel, accel_rows, write):
+        settings = ["objective.cost=throughput_a100", f"benchmark.source={write(accel_rows)}"]
+
+        def at(target):
+            return BenchmarkEvaluator.of(Recipe.load("rehearse-b0", [*settings, f"objective.target={target}"]))
+
+        message = r"objective\.target: 1 is outside what accel-nasbench reaches: (\S+) to (\S+) throughput_a100"
+        with pytest.raises(BenchmarkError, match=message) as caught:
+            at("1")
+        low, high = (parse_quantity(text) for text in re.search(message, str(caught.value)).groups())
+        reached = at((low * high) ** 0.5).cost_function("throughput_a100").values(draw(accel, 500))
+        assert 0.999 * low <= reached.min() < reached.max() <= 1.001 * high
 
     def test_it_travels_to_workers(self, evaluator, accel):
         architecture = accel.decode(draw(accel, 1)[0])
