@@ -100,6 +100,9 @@ def retarget(
     """
     from nas import run
 
+    for setting in settings or []:
+        if setting.partition("=")[0] in {"objective.cost", "objective.target", "children"}:
+            raise InputError(f"--set {setting}: --flops and --children say that here")
     target = ["objective.cost=flops", f"objective.target={json.dumps(flops)}"]
     laid_over = [*target, *_settings(settings, workers)]
     _search(lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch), workers, ray_address)
@@ -128,7 +131,8 @@ def top(
     from nas.run import Folder
 
     ledger = Folder.open(path).ledger()
-    _print(console.status_line(ledger, 0, 0), console.ranking(ledger, k))
+    table = console.ranking(ledger, k)
+    _print(console.status_line(ledger, 0, 0), *([table] if table.row_count else []))
 
 
 @app.command()
@@ -164,7 +168,9 @@ def show(arch: Arch) -> None:
     from nas.run import find_architecture
     from search_space import load_architecture
 
-    _print(console.stages(find_architecture(arch), load_architecture("efficientnet-b0")))
+    network = find_architecture(arch)
+    beside = load_architecture("efficientnet-b0").with_(num_classes=network.num_classes)
+    _print(console.stages(network, beside))
 
 
 @app.command()

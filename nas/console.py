@@ -115,7 +115,9 @@ def unit_of(cost_name: str) -> str:
 def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
     """Children done, running, failed; the best; children per hour and the time left at the pace of this process."""
     finished, total = len(ledger.finished()), ledger.recipe.children
-    words = [f"{finished}/{total} done, {len(ledger.running())} running, {len(ledger.failed())} failed"]
+    running, begun = len(ledger.running()), len(ledger.children) - 1  # without the baseline
+    others = f"{begun - finished} not finished" if begun > finished and not running else f"{running} running"
+    words = [f"{finished}/{total} done, {others}, {len(ledger.failed())} failed"]
     best = ledger.best(1)
     if best:
         words.append(f"best {_summary(ledger, best[0])}")
@@ -180,7 +182,8 @@ def _rank(ledger: Ledger) -> str:
     ranked = ledger.best()
     if ledger.winner is None or ledger.winner not in ranked[1:]:
         return ""
-    return f": {_ordinal(ranked.index(ledger.winner) + 1)} as measured, best as estimated from all children"
+    how = "chosen by retraining" if ledger.retrained else "best as estimated from all children"
+    return f": {_ordinal(ranked.index(ledger.winner) + 1)} as measured, {how}"
 
 
 def _place(ledger: Ledger, baseline: Child) -> str:

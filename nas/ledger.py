@@ -84,6 +84,7 @@ class Ledger:
         space: of the deployed networks.
         objective: from accuracy and cost to the reward, as adapted so far.
         recommended: the child that was chosen at the end of the search or by retraining; None before that.
+        retrained: whether retraining chose it.
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
     """
@@ -93,6 +94,7 @@ class Ledger:
         self.space = space
         self.objective = recipe.make_objective()
         self.recommended: Child | None = None
+        self.retrained = False
         self.children: dict[int, Child] = {}
         self.by_key: dict[str, Child] = {}
         self.add(baseline, None)
@@ -142,6 +144,7 @@ class Ledger:
             self.adapt(replace(self.objective, w=event["w"], w_above=event["w_above"]))
         elif kind == "recommended":
             self.recommended = self.children[event["trial"]]
+            self.retrained = event.get("by") == "retraining"
         return self.children.get(event.get("trial", -1))
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None) -> Child:

@@ -296,6 +296,7 @@ class Recipe(_Section):
         if source is not None:
             section = "benchmark" if _has(values, "benchmark") else "data"
             settings = [*settings, f"{section}.source={json.dumps(source)}"]
+        _drop_exponents(values, settings)
         for setting in settings:
             _lay_over(values, setting)
         return cls.parse(values, str(name_or_path))
@@ -364,6 +365,14 @@ def _find(name_or_path: str) -> Path:
     near = get_close_matches(name_or_path, names(), n=1)
     hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(names())}"
     raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
+
+
+def _drop_exponents(values: dict[str, Any], settings: Sequence[str]) -> None:
+    """Forget the file's exponents if another objective than the file's is laid over it, for they belong to that."""
+    names = [setting.partition("=")[2] for setting in settings if setting.startswith("objective.name=")]
+    section = values.get("objective")
+    if names and isinstance(section, Mapping) and names[-1] != section.get("name", "mnasnet"):
+        values["objective"] = {field: value for field, value in section.items() if field not in ("w", "w_above")}
 
 
 def _lay_over(values: dict[str, Any], setting: str) -> None:

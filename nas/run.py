@@ -28,6 +28,9 @@ from search_space import Architecture, InputError, load_architecture
 RESULTS = Path("results")
 JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
 
+_FREE = ("name", "seed", "children", "objective", "controller", "executor", "scale")
+"""Sections of its recipe that may change when a run is retargeted."""
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -160,6 +163,7 @@ def retarget(
     more = earlier.recipe.children if children is None else children
     known = len([child for child in measured if child is not earlier.baseline])
     recipe = Recipe.load(str(path / RECIPE), [*_free_exponents(earlier), *settings, f"children={known + more}"])
+    _check_alike(earlier.recipe, recipe)
     _check(recipe)
     evaluator = make_evaluator(recipe)
     folder = Folder.create(recipe, out)
@@ -192,11 +196,26 @@ def _check(recipe: Recipe) -> None:
         )
 
 
+def _check_alike(earlier: Recipe, recipe: Recipe) -> None:
+    """Refuse another space or another way to measure: earlier children couldn't be ranked beside new ones.
+
+    Raises:
+        InputError: the message names the field.
+    """
+    free = {name: getattr(recipe, name) for name in _FREE}
+    for name in ("data", "benchmark"):  # the files may have moved
+        ours, theirs = getattr(earlier, name), getattr(recipe, name)
+        if ours and theirs:
+            free[name] = ours.model_copy(update={"source": theirs.source})
+    if changed := earlier.model_copy(update=free).differs(recipe):
+        raise InputError(f"{changed}: may not change, the run's children couldn't be ranked beside new ones")
+
+
 def _free_exponents(ledger: Ledger) -> list[str]:
     """Settings that make T count: where one exponent on both sides cancels it out, `auto` takes over."""
     section = ledger.recipe.objective
     if section.name == "mnasnet" and section.w_above in (None, section.w):
-        return ["objective.name=auto", "objective.w=null", "objective.w_above=null"]
+        return ["objective.name=auto"]
     return []
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from nas.objective import format_quantity
 from nas.recipe import Recipe
 from nas.run import Folder
-from search_space import Architecture
+from search_space import Architecture, cost, load_architecture
 
 
 @pytest.fixture
@@ -111,6 +112,25 @@ def test_retargeting_without_more_children_ranks_again(finished, nas):
     assert len(ledger.best()) == len(ledger.finished()) == 6
 
 
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("proxy.epochs=2", "proxy.epochs: may not change"),
+        ("data.holdout=0.4", "data.holdout: may not change"),
+        ("space=mnasnet", "space: may not change"),
+        ("deployment.num_classes=3", "deployment.num_classes: may not change"),
+        ("objective.target=300M", "--set objective.target=300M: "),
+        ("children=5", "--set children=5: "),
+    ],
+)
+def test_retargeting_changes_nothing_that_children_were_measured_by(finished, nas, setting, part):
+    code, out, err = nas("retarget", "run", "--flops", "600K", "--children", "0", "-o", "new", "--set", setting)
+    assert (code, out) == (2, "")
+    assert part in err
+    assert err.count("\n") == 1
+    assert not Path("new").exists()
+
+
 def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, nas):
     recipe = Path("run/recipe.yaml")
     recipe.write_text(recipe.read_text().replace("epochs: 1", "epochs: 2"))
@@ -185,6 +205,14 @@ def test_show_puts_b0_beside(nas):
     assert code == 0
     assert "mbconv3 k5 s2 se0.25" in out
     assert "efficientnet-b0" in out
+
+
+def test_show_gives_b0_the_classes_of_the_network(finished, nas):
+    _, out, _ = nas("show", "run")
+    classes = Folder(Path("run")).ledger().baseline.trial.architecture.num_classes
+    b0 = load_architecture("efficientnet-b0").with_(num_classes=classes)
+    assert classes < 1000
+    assert out.rstrip().endswith(format_quantity(cost.params(b0)))
 
 
 def test_a_folder_of_pictures_of_all_kinds_is_searched(nas, small_recipe, tmp_path):

@@ -272,6 +272,29 @@ def test_a_recipe_survives_its_yaml(settings):
     assert recipe.differs(read) is None
 
 
+@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("objective", ["hard", "absolute", "auto"])
+def test_every_shipped_recipe_takes_every_objective(name, objective):
+    settings = [f"objective.name={objective}", "objective.target=300M"]
+    section = Recipe.load(name, settings, source="digits" if name != "rehearse-b0" else None).objective
+    assert (section.name, section.w, section.target) == (objective, None, 300e6)
+
+
+def test_the_files_exponents_go_with_its_objective_and_stay_otherwise(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(digits("objective.w=-0.5", "objective.w_above=-0.9").to_yaml())
+
+    def exponents(*settings):
+        section = Recipe.load(str(path), settings).objective
+        return section.w, section.w_above
+
+    assert exponents() == exponents("objective.name=mnasnet") == (-0.5, -0.9)
+    assert exponents("objective.name=absolute") == (None, None)
+    assert exponents("objective.w=-0.2", "objective.name=absolute") == (-0.2, None)
+    with pytest.raises(RecipeError, match=r"objective\.w: the objective auto takes none"):
+        exponents("objective.name=auto", "objective.w=-0.2")
+
+
 @pytest.mark.parametrize(
     ("setting", "field"),
     [

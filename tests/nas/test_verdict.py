@@ -206,3 +206,21 @@ def test_the_ranking_shows_what_is_handed_over_wherever_it_ranks(searched):
     ranks, names = (list(column.cells)[:3] for column in console.ranking(ledger, 2).columns[:2])
     assert ranks == ["1", "2", "7"]
     assert names[2] == ledger.recommended.trial.architecture.name
+
+
+def test_a_winner_that_retraining_chose_is_said_to_be(searched):
+    ledger = searched([*range(12), *FOUND], random=12)
+    trial = ledger.best()[2].trial.number
+    for by, words in (({}, "best as estimated"), ({"by": "retraining"}, "chosen by retraining")):
+        ledger.apply({"event": "recommended", "trial": trial, **by})
+        assert f"3rd as measured, {words}" in console.verdict(ledger, Verdict(72, "warm-up", 0.01, 0.005, 0.02))
+
+
+def test_children_that_another_process_trains_are_not_finished(searched):
+    ledger = searched(range(12), random=12)
+    assert "12/" in console.status_line(ledger, 0, 0)
+    for _ in range(2):
+        child = ledger.add(ledger.children[1].trial.architecture, ledger.children[1].suggestions[0])
+    assert "2 not finished, 0 failed" in console.status_line(ledger, 0, 0)
+    child.running = True
+    assert "1 running, 0 failed" in console.status_line(ledger, 0, 0)
