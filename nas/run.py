@@ -173,7 +173,7 @@ def retarget(
 
 
 def _check(recipe: Recipe) -> None:
-    """Refuse fewer children than the controller needs, and a T that no network of the space comes near.
+    """Refuse too few children for the controller, a T out of the space's reach, and a baseline no benchmark knows.
 
     Raises:
         InputError: the message says what it takes, or what can be reached.
@@ -184,10 +184,13 @@ def _check(recipe: Recipe) -> None:
         raise InputError(
             f"children: {recipe.children} is fewer than the {least} that {name} needs; give it more, or use random"
         )
-    section = recipe.objective
+    section, space = recipe.objective, recipe.load_space()
+    if recipe.benchmark and not space.contains(recipe.load_baseline()):
+        raise InputError(
+            f"baseline: {recipe.baseline} is outside the space {space.name}, and a benchmark knows no other network"
+        )
     if section.cost not in EXACT_COSTS:
         return
-    space = recipe.load_space()
     low, high = space.cost_range(EXACT_COSTS[section.cost])
     if not low <= section.target <= high:
         reach = f"{format_quantity(low)} to {format_quantity(high)} {section.cost}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,8 +180,8 @@ def _number(row: Mapping[str, Any], field: str, least: float = 0, most: float = 
 
 
 def _finite(value: Any, field: str, least: float = 0, most: float = math.inf) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise BenchmarkError(f"{field}: must be a finite number, not {value!r}")
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+        raise BenchmarkError(f"{field}: must be a finite number, not {value!r:.40}")
     if not least <= value <= most:
         bounds = f"from {least:g} to {most:g}" if most < math.inf else "positive"
         raise BenchmarkError(f"{field}: must be {bounds}, not {value!r}")

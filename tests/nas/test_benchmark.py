@@ -380,6 +380,7 @@ class TestBadFiles:
             ({"macs": 1}, "line 3: macs: 1, but this network of the space accel-nasbench has "),
             ({"params": float("inf")}, "line 3: params: must be a finite number, not inf"),
             ({"throughput_a100": 0}, "line 3: throughput_a100: must be positive, not 0"),
+            ({"top1": int("9" * 400)}, "line 3: top1: must be a finite number, not 9999"),
             ({"throughput_a100": float("nan")}, "line 3: throughput_a100: must be a finite number"),
         ],
     )

@@ -158,6 +158,7 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "rehearse-b0", "--data", "missing.jsonl.gz"], "missing.jsonl.gz: "),
         (["search", "rehearse-b0", "--set", "space=mbconv"], "accel-nasbench"),
         (["search", "rehearse-b0", "--set", "objective.cost=throughput_phone"], "throughput_phone"),
+        (["search", "rehearse-b0", "--set", "baseline=mobilenet-v2"], "baseline: mobilenet-v2 is outside the space"),
         (["retarget", "missing", "--flops", "200M"], "no run there"),
         (["resume", "missing"], "no run there"),
         (["top", "missing"], "no run there"),
