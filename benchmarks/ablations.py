@@ -16,8 +16,8 @@ import numpy as np
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Controller, Outcome, Problem
 from controllers.model_based import ModelBased
-from controllers.policy import single_threaded
 from controllers.ppo import PPO
+from controllers.threads import single_threaded
 from nas.evaluators.benchmark import BenchmarkEvaluator, library_space
 from nas.objective import Objective
 from search_space import Architecture, load_space

@@ -19,8 +19,9 @@ from scipy.special import ndtr
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem, Suggestion, option
 from controllers.features import Features
-from controllers.policy import Batch, rank_returns, single_threaded
+from controllers.policy import Batch, rank_returns
 from controllers.ppo import PPO, PPOOptions
+from controllers.threads import single_threaded
 from search_space import Architecture
 from search_space.cost import flops, params
 from search_space.space import Actions

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from controllers.base import Controller, Options, Outcome, Problem, Suggestion, option
+from controllers.threads import single_threaded
 from search_space import Architecture, SearchSpace
 
 _INIT_RANGE = 0.1
@@ -28,17 +28,6 @@ _SHORTLIST = 50
 
 _State = tuple[Tensor, Tensor]
 """The LSTM's hidden and cell state, each batch x hidden."""
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Run torch on one thread, then as before: on tensors this small, threads cost far more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Evaluation(NamedTuple):

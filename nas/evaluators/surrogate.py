@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 
 from controllers.features import Features
 from controllers.gaussian_process import GaussianProcess, MeanFunction
-from controllers.policy import single_threaded
+from controllers.threads import single_threaded
 from nas.evaluators.benchmark_file import BenchmarkError
 from search_space.space import Actions
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from controllers.policy import LSTMPolicy, explained_variance, rank_returns, single_threaded
+from controllers.policy import LSTMPolicy, explained_variance, rank_returns
+from controllers.threads import single_threaded
 from search_space import SearchSpace, load_space
 
 MBCONV = {"op": "mbconv", "layers": 1, "kernel_size": 3, "stride": 1, "exp_ratio": 3, "out_chs": 16, "skip": "identity"}
