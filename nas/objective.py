@@ -189,6 +189,12 @@ def parse_quantity(text: str) -> float:
         raise ValueError(f"must be a number such as 400M, 1.8G or 4e8, not {text!r}") from None
 
 
+def unreachable(target: float, low: float, high: float, cost: str, space: str) -> str:
+    """Why a recipe's T can't be met, in words: the space's networks cost from `low` to `high` in the unit of `cost`."""
+    reach = f"{format_quantity(low)} to {format_quantity(high)} {cost}"
+    return f"objective.target: {format_quantity(target)} is outside what {space} reaches: {reach}"
+
+
 def format_quantity(value: float) -> str:
     """A count for people: 385.8M, 5.289M, 1.827G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):

@@ -20,7 +20,7 @@ from nas.evaluators.base import Measurement
 from nas.executors import make_executor
 from nas.journal import Journal, parse
 from nas.ledger import Ledger
-from nas.objective import EXACT_COSTS, format_quantity
+from nas.objective import EXACT_COSTS, unreachable
 from nas.recipe import Recipe
 from nas.study import Study
 from search_space import Architecture, InputError, load_architecture
@@ -28,7 +28,7 @@ from search_space import Architecture, InputError, load_architecture
 RESULTS = Path("results")
 JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
 
-_FREE = ("name", "seed", "children", "objective", "controller", "executor", "scale")
+_RETARGETABLE = ("name", "seed", "children", "objective", "controller", "executor", "scale")
 """Sections of its recipe that may change when a run is retargeted."""
 
 
@@ -162,8 +162,10 @@ def retarget(
         raise InputError(f"{path}: no child has finished yet")
     more = earlier.recipe.children if children is None else children
     known = len([child for child in measured if child is not earlier.baseline])
-    recipe = Recipe.load(str(path / RECIPE), [*_free_exponents(earlier), *settings, f"children={known + more}"])
-    _check_alike(earlier.recipe, recipe)
+    recipe = Recipe.load(
+        str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"]
+    )
+    _check_comparable(earlier.recipe, recipe)
     _check(recipe)
     evaluator = make_evaluator(recipe)
     folder = Folder.create(recipe, out)
@@ -193,28 +195,25 @@ def _check(recipe: Recipe) -> None:
         return
     low, high = space.cost_range(EXACT_COSTS[section.cost])
     if not low <= section.target <= high:
-        reach = f"{format_quantity(low)} to {format_quantity(high)} {section.cost}"
-        raise InputError(
-            f"objective.target: {format_quantity(section.target)} is outside what {space.name} reaches: {reach}"
-        )
+        raise InputError(unreachable(section.target, low, high, section.cost, space.name))
 
 
-def _check_alike(earlier: Recipe, recipe: Recipe) -> None:
+def _check_comparable(earlier: Recipe, recipe: Recipe) -> None:
     """Refuse another space or another way to measure: earlier children couldn't be ranked beside new ones.
 
     Raises:
         InputError: the message names the field.
     """
-    free = {name: getattr(recipe, name) for name in _FREE}
-    for name in ("data", "benchmark"):  # the files may have moved
+    changeable = {name: getattr(recipe, name) for name in _RETARGETABLE}
+    for name in ("data", "benchmark"):  # their files may have moved
         ours, theirs = getattr(earlier, name), getattr(recipe, name)
         if ours and theirs:
-            free[name] = ours.model_copy(update={"source": theirs.source})
-    if changed := earlier.model_copy(update=free).differs(recipe):
+            changeable[name] = ours.model_copy(update={"source": theirs.source})
+    if changed := earlier.model_copy(update=changeable).differs(recipe):
         raise InputError(f"{changed}: may not change, the run's children couldn't be ranked beside new ones")
 
 
-def _free_exponents(ledger: Ledger) -> list[str]:
+def _auto_where_target_cancels(ledger: Ledger) -> list[str]:
     """Settings that make T count: where one exponent on both sides cancels it out, `auto` takes over."""
     section = ledger.recipe.objective
     if section.name == "mnasnet" and section.w_above in (None, section.w):

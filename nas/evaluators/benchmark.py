@@ -24,7 +24,7 @@ from nas.evaluators.benchmark_file import BenchmarkError, Network, space_of
 from nas.evaluators.encoder import Encoder
 from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
-from nas.objective import CostFunction, cost_function, format_quantity
+from nas.objective import CostFunction, cost_function, unreachable
 from nas.recipe import Recipe
 from search_space import Architecture, SearchSpace, cost, load_space
 from search_space.space import Actions
@@ -181,7 +181,11 @@ class BenchmarkEvaluator:
         return evaluator
 
     def _check_target(self, name: str, target: float) -> None:
-        """Refuse a T that no network of the space comes near on a device; FLOPs and params need no benchmark for that.
+        """Refuse a T that no network of the space reaches on a device; FLOPs and params need no benchmark for that.
+
+        Args:
+            name: of the cost in a recipe.
+            target: T in the metric's own unit.
 
         Raises:
             BenchmarkError: the message says what can be reached.
@@ -196,10 +200,7 @@ class BenchmarkEvaluator:
         low = -optimum(self.space, lambda actions: -metric.values(actions))[1]
         high = optimum(self.space, metric.values)[1]
         if not low <= target <= high:
-            reach = f"{format_quantity(low)} to {format_quantity(high)} {name}"
-            raise BenchmarkError(
-                f"objective.target: {format_quantity(target)} is outside what {self.space.name} reaches: {reach}"
-            )
+            raise BenchmarkError(unreachable(target, low, high, name, self.space.name))
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Look one child up (see `Evaluator.evaluate`); equal seeds observe equal accuracies.
