@@ -84,7 +84,7 @@ class Ledger:
         space: of the deployed networks.
         objective: from accuracy and cost to the reward, as adapted so far.
         recommended: the child that was chosen at the end of the search or by retraining; None before that.
-        retrained: whether retraining chose it.
+        retrained: whether retraining chose `recommended`.
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
     """
@@ -162,7 +162,7 @@ class Ledger:
 
     def settle(self, number: int, result: Measurement | Failure, child_cost: float | None) -> Child:
         """Enter a result; a choice that was made without it no longer holds."""
-        child, self.recommended = self.children[number], None
+        child, self.recommended, self.retrained = self.children[number], None, False
         child.running, child.result, child.cost = False, result, child_cost
         for one in (child, self.by_key[child.trial.key]):
             one.score(self.objective)

@@ -1,4 +1,4 @@
-"""The best of a search space under a score that costs microseconds: iterated local search (Lourenço et al. 2003)."""
+"""The best of a search space under a score that costs microseconds: iterated local search."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ Move = tuple[tuple[int, int], ...]
 
 def optimum(space: SearchSpace, score: Score) -> tuple[Actions, float]:
     """Actions that no two changed decisions improve, and their score: the best of many climbs from a fixed seed.
+
+    Iterated local search (Lourenço, Martin & Stützle, Handbook of Metaheuristics, 2003).
 
     Args:
         space: to search.
