@@ -18,13 +18,11 @@ from controllers.base import Controller, Outcome, Problem
 from controllers.model_based import ModelBased
 from controllers.ppo import PPO
 from controllers.threads import single_threaded
-from nas.evaluators.benchmark import BenchmarkEvaluator, library_space
+from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
 from nas.objective import Objective
 from search_space import Architecture, load_space
 from search_space.cost import flops
 from search_space.space import Actions
-
-TARGETS = {"accel-nasbench": 400e6, "nas-bench-macro": 40e6}
 
 
 class WithoutGate(ModelBased):
@@ -126,13 +124,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budgets", type=int, nargs="+", default=[50, 100, 200])
     arguments = parser.parse_args()
-    space = load_space(library_space(arguments.data))
+    kind = format_of(arguments.data)
+    space = load_space(kind.space)
     evaluator = BenchmarkEvaluator.load(arguments.data, space)
-    objective = Objective(target=TARGETS[space.name])
+    objective = Objective(target=kind.target)
     best = evaluator.best_reward(objective, flops)[1]
-    for name, kind in VARIANTS.items():
+    for name, variant in VARIANTS.items():
         seeds = range(arguments.seeds)
-        found = [regrets(kind, evaluator, objective, best, arguments.budgets, seed) for seed in seeds]
+        found = [regrets(variant, evaluator, objective, best, arguments.budgets, seed) for seed in seeds]
         medians = ", ".join(f"{median:.2f}" for median in np.median(found, axis=0))
         print(f"{name:26s} {medians} after {arguments.budgets} children", flush=True)
 

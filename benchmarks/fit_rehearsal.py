@@ -65,7 +65,7 @@ def numbers(networks: Mapping[Actions, Network], name: str) -> dict[Actions, flo
 
 def main() -> None:
     """Fit, report and write."""
-    space = load_space(benchmark.library_space(sys.argv[1]))
+    space = load_space(benchmark.format_of(sys.argv[1]).space)
     networks = read(sys.argv[1], space)
     features = Features(space)
     rng = np.random.default_rng(SEED)

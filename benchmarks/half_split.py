@@ -22,7 +22,7 @@ from ablations import handed_over
 from threadpoolctl import threadpool_limits
 
 import controllers
-from nas.evaluators.benchmark import BenchmarkEvaluator, library_space
+from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
 from nas.objective import Objective
 from search_space import Architecture, load_architecture, load_space
 from search_space.cost import flops
@@ -33,7 +33,7 @@ OBJECTIVE = Objective(target=400e6)
 def halves(source: Path) -> list[BenchmarkEvaluator]:
     """Surrogates of two random halves of the file's lines."""
     lines = (gzip.open if source.suffix == ".gz" else open)(source, "rt").readlines()
-    order, space = np.random.default_rng(0).permutation(len(lines)), load_space(library_space(str(source)))
+    order, space = np.random.default_rng(0).permutation(len(lines)), load_space(format_of(str(source)).space)
     fitted = []
     with tempfile.TemporaryDirectory() as folder:
         for i, rows in enumerate(np.array_split(order, 2)):

@@ -24,9 +24,9 @@ _HEADROOM, _LEAST_DISTANCE = 3.0, 0.1
 
 _JITTER = 1e-6
 
-_OWN, _OWN_DEGREES, _LEAST_OWN, _MOST_OWN = 0.2, 8, 0.05, 0.5
+_OWN, _OWN_DEGREES, _LEAST_OWN = 0.2, 8, 0.05
 """The share of the unexplained variance that is the network's own: expected, as sure as so many repeated observations
-would make it, and its bounds."""
+would make it, and at least."""
 
 
 class AccuracyModel:
@@ -136,14 +136,14 @@ class AccuracyModel:
             networks: (k,) number, from 0, of the network of each of the first k observations.
 
         Returns:
-            The share, within `_LEAST_OWN` and `_MOST_OWN`; `_OWN` where nothing is repeated.
+            The share, at least `_LEAST_OWN`; `_OWN` where nothing is repeated.
         """
         counts = np.bincount(networks)
         y, noise = self._y[: len(networks)], np.exp(self.log[-1])
         within = np.square(y - (np.bincount(networks, y) / counts)[networks]).sum()
         expected = _OWN_DEGREES * (1 - _OWN) * noise
         seeds = (expected + within) / (_OWN_DEGREES + len(y) - len(counts))
-        return float(np.clip(1 - seeds / noise, _LEAST_OWN, _MOST_OWN))
+        return max(_LEAST_OWN, float(1 - seeds / noise))
 
     def _warp(self, y: np.ndarray) -> np.ndarray:
         """Observations on the scale on which the process is Gaussian."""

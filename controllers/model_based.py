@@ -91,8 +91,8 @@ class ModelBased(PPO):
     A child is the one of the largest expected improvement (Jones et al. 1998) of the policy's samples, mutants of the
     leaders, and what a local search finds from there. Suggestions under way count as observed at their expected
     accuracy, so that many at once spread; as long as too little has been observed, they are as unlike as can be.
-    Leaders are trained again with other seeds, the more often the more of what the model leaves unexplained is a
-    network's own.
+    Leaders are trained again with other seeds, most often where half of what the model leaves unexplained is a network's
+    own: of seeds alone another training teaches little, and without them nothing.
     Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 
@@ -116,7 +116,8 @@ class ModelBased(PPO):
 
     def _suggest(self) -> Suggestion:
         self._asked += 1
-        warmed_up = self._asked > self.options.warm_up
+        known = max(self._asked, len(self._observed) + 1)  # told outcomes of others are as good as asked for
+        warmed_up = known > self.options.warm_up
         model = self._trusted_model() if warmed_up else None
         doubtful = None if model is None else self._doubtful(model)
         if doubtful is not None:
@@ -306,7 +307,7 @@ class ModelBased(PPO):
         observed, accuracies, errors, own = self._estimates(model)
         if len(observed) < _AGAIN_AFTER:
             return None
-        self._due += own
+        self._due += min(own, 1 - own)
         if self._due < 1:
             return None
         hopes = dict(zip(observed, self._rewards(accuracies + errors, observed).tolist(), strict=True))

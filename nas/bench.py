@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
 from nas import __version__
-from nas.evaluators.benchmark import BenchmarkEvaluator, library_space
+from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
 from nas.objective import FORMS, Objective, final_objective, format_quantity, make_objective, parse_quantity
 from nas.peers import PEERS
 from nas.study import ADAPT_EVERY
@@ -47,7 +47,7 @@ class Setup:
         budgets: children after which the recommendation is scored.
         seeds: searches of each controller, with the seeds 0, 1, ...
         objective: its name (`nas.objective.FORMS`).
-        target: T in multiply-adds.
+        target: T in multiply-adds; None for the benchmark's own.
         noise: standard deviation of an observed accuracy in points; None for the benchmark's own.
         in_flight: children that are always under way.
         options: of controllers, by name.
@@ -59,7 +59,7 @@ class Setup:
     budgets: tuple[int, ...] = (50, 100, 200)
     seeds: int = 20
     objective: str = "mnasnet"
-    target: float = 400e6
+    target: float | None = None
     noise: float | None = None
     in_flight: int = 1
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -76,6 +76,8 @@ class Setup:
         for name, value in (("--seeds", self.seeds), ("--in-flight", self.in_flight)):
             if value < 1:
                 raise InputError(f"{name}: must be at least 1, not {value}")
+        if self.noise is not None and not 0 <= self.noise <= 100:
+            raise InputError(f"--noise: must be from 0 to 100 points, not {self.noise:g}")
         for name in self.options:
             _check_name("--set", name, self.controllers)
 
@@ -105,7 +107,7 @@ class Bench:
     """A setup with its benchmark loaded and checked.
 
     Attributes:
-        setup: what is compared.
+        setup: what is compared, its target filled in.
         space: that is searched.
         evaluator: the benchmark.
         objective: the reward.
@@ -117,13 +119,15 @@ class Bench:
     """
 
     def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        self.space = load_space(setup.space or library_space(setup.source))
-        self.objective = make_objective(setup.objective, setup.target)
+        kind = format_of(setup.source)
+        target = setup.target or kind.target
+        self.setup = replace(setup, target=target)
+        self.space = load_space(setup.space or kind.space)
+        self.objective = make_objective(setup.objective, target)
         low, high = self.space.cost_range(cost.flops)
-        if not low <= setup.target <= high:
+        if not low <= target <= high:
             raise InputError(
-                f"--target {format_quantity(setup.target)}: the networks of the space {self.space.name} have "
+                f"--target {format_quantity(target)}: the networks of the space {self.space.name} have "
                 f"{format_quantity(low)} to {format_quantity(high)} FLOPs"
             )
         for name in setup.controllers:
@@ -258,13 +262,18 @@ def search(bench: Bench, name: str, seed: int) -> Search:
 def run(bench: Bench, workers: int) -> Generator[Search]:
     """All searches, each as soon as it is done, in parallel processes; equal whatever the number of workers.
 
-    Closing the iterator ends those under way.
+    Closing the iterator ends those under way. An interrupt from the keyboard is for the main thread, whose call this is.
     """
     jobs = [(name, seed) for seed in range(bench.setup.seeds) for name in bench.setup.controllers]
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), _begin_worker, (bench,))
     try:
-        for done in as_completed([pool.submit(_search, *job) for job in jobs]):
+        interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the processes that start now will for good
+        try:
+            searches = [pool.submit(_search, *job) for job in jobs]
+        finally:
+            signal.signal(signal.SIGINT, interrupted)
+        for done in as_completed(searches):
             yield done.result()
     finally:
         for process in multiprocessing.active_children():
@@ -312,7 +321,6 @@ _bench: Bench  # of a worker process
 
 def _begin_worker(bench: Bench) -> None:
     global _bench  # noqa: PLW0603 (sent once to each worker instead of with every search)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threadpool_limits(1)
     _bench = bench

@@ -353,7 +353,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
     seeds: Annotated[int, typer.Option(help="Searches of each controller.")] = 20,
     space: Annotated[str | None, typer.Option(help="A space or its file; the benchmark's own by default.")] = None,
     objective: Annotated[str, typer.Option(help="mnasnet, hard, absolute or auto.")] = "mnasnet",
-    target: Annotated[str, typer.Option(help="T in FLOPs.")] = "400M",
+    target: Annotated[str | None, typer.Option(help="T in FLOPs; the benchmark's own by default.")] = None,
     noise: Annotated[float | None, typer.Option(help="Of an observed accuracy, in points.")] = None,
     in_flight: Annotated[int, typer.Option(help="Children always under way.")] = 1,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A controller's option: ppo.lr=0.01.")] = None,
@@ -372,7 +372,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
         budgets=benches.parse_budgets(budgets),
         seeds=seeds,
         objective=objective,
-        target=benches.parse_target(target),
+        target=None if target is None else benches.parse_target(target),
         noise=noise,
         in_flight=in_flight,
         options=benches.parse_options(settings or []),
@@ -570,6 +570,9 @@ def _bench(prepared: Bench, workers: int, out: Path) -> None:
     except KeyboardInterrupt:
         stopped = True
         typer.echo(f"\nstopped after {len(done)} of {prepared.searches} searches")
+    if not done:
+        out.rmdir()
+        sys.exit(STOPPED)
     summary = bench.summary(prepared, done)
     (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     write_plot(summary, out / "bench.html")

@@ -257,7 +257,12 @@ class Recipe(_Section):
     @classmethod
     def _looked_up_here(cls, values: Any) -> Any:
         """Look-ups take microseconds: they need no executor but this process."""
-        return {"executor": {"name": "serial"}, **values} if _has(values, "benchmark") else values
+        if not _has(values, "benchmark") or not isinstance(values.get("executor", {}), Mapping):
+            return values
+        given = values.get("executor", {})
+        if given.get("workers") not in (None, 1):
+            raise ValueError("executor.workers: a benchmark is looked up in this process, one child after the other")
+        return {**values, "executor": {"name": "serial", **given}}
 
     @model_validator(mode="after")
     def _trains_or_looks_up(self) -> Recipe:
@@ -286,7 +291,8 @@ class Recipe(_Section):
         Args:
             name_or_path: of the recipe.
             settings: `a.b=value` each.
-            source: of the images, or of the benchmark in a recipe with one.
+            source: of the images, or of the benchmark in a recipe with one; a file of another benchmark brings its own
+                space, baseline, T and noise.
 
         Raises:
             InputError: no such recipe, or a wrong key, type, unit or range; the message names the file and the field.
@@ -295,7 +301,8 @@ class Recipe(_Section):
         values = dict(read_yaml(path))
         if source is not None:
             section = "benchmark" if _has(values, "benchmark") else "data"
-            settings = [*settings, f"{section}.source={json.dumps(source)}"]
+            brought = _brought(values, source) if section == "benchmark" else []
+            settings = [*brought, *settings, f"{section}.source={json.dumps(source)}"]
         _drop_exponents(values, settings)
         for setting in settings:
             _lay_over(values, setting)
@@ -365,6 +372,17 @@ def _find(name_or_path: str) -> Path:
     near = get_close_matches(name_or_path, names(), n=1)
     hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(names())}"
     raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
+
+
+def _brought(values: Mapping[str, Any], source: str) -> list[str]:
+    """Settings that a benchmark's file brings to a recipe for another benchmark: its space, baseline, T and noise."""
+    from nas.evaluators.benchmark import FORMATS, format_of
+
+    kind = format_of(source)
+    if values.get("space") not in {other.space for other in FORMATS if other is not kind}:
+        return []
+    noise = f"benchmark.noise={json.dumps(kind.noise)}"
+    return [f"space={kind.space}", f"baseline={kind.baseline}", f"objective.target={kind.target:.0f}", noise]
 
 
 def _drop_exponents(values: dict[str, Any], settings: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from search_space import Architecture, InputError, load_architecture
 RESULTS = Path("results")
 JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
 
-_RETARGETABLE = ("name", "seed", "children", "objective", "controller", "executor", "scale")
+_RETARGETABLE = ("name", "children", "objective", "controller", "executor", "scale")
 """Sections of its recipe that may change when a run is retargeted."""
 
 

@@ -55,7 +55,7 @@ class Study:
                 self.ledger.space,
                 objective=self._reward,
                 cost=self._cost,
-                seed=recipe.seed,
+                seed=recipe.seed + sum(event.get("adopted", False) for event in journal.replay()),
                 **recipe.controller.options,
             )
         except InputError as error:
@@ -110,7 +110,7 @@ class Study:
             if child.suggestions and (ours is None or ours.result is not None):
                 number = len(self.ledger.children)
                 event = _suggestion_event(child.suggestions[0], number, self.ledger.seed(number), repeated=False)
-                self._record(event)
+                self._record({**event, "adopted": True})
                 ours = self.ledger.children[number]
             if ours is not None and child.result is not None:
                 self.finish(ours.trial, child.result)
@@ -181,7 +181,7 @@ class Study:
     def _replay(self, event: Event) -> dict[str, float]:
         """Apply one journaled event; returns the figures of the policy update that it led to, if it did."""
         child, kind = self._enter(event), event["event"]
-        if kind in ("suggested", "repeated"):
+        if kind in ("suggested", "repeated") and not event.get("adopted"):
             self._controller.ask()
         if child is None:
             return {}

@@ -20,7 +20,7 @@ import numpy as np
 from controllers.features import Features
 from nas.evaluators import benchmark_file, surrogate
 from nas.evaluators.base import Measurement, Report
-from nas.evaluators.benchmark_file import BenchmarkError, Network, space_of
+from nas.evaluators.benchmark_file import FORMATS, BenchmarkError, Format, Network
 from nas.evaluators.encoder import Encoder
 from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
@@ -29,7 +29,7 @@ from nas.recipe import Recipe
 from search_space import Architecture, SearchSpace, cost, load_space
 from search_space.space import Actions
 
-__all__ = ["REHEARSAL", "BenchmarkError", "BenchmarkEvaluator", "library_space"]
+__all__ = ["FORMATS", "REHEARSAL", "BenchmarkError", "BenchmarkEvaluator", "format_of"]
 
 REHEARSAL = "rehearsal"
 NOISE = 0.3
@@ -38,7 +38,6 @@ NOISE = 0.3
 _SAMPLE = 1000
 """Random networks; only a target that lies outside of what these have needs a search for what can be reached."""
 
-_REHEARSED = "accel-nasbench"
 _FILE = Path(__file__).with_name("rehearsal.npz")
 
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -273,21 +272,21 @@ class BenchmarkEvaluator:
         return self._truth.actions[best], float(rewards[best])
 
 
-def library_space(source: str) -> str:
-    """Name of the library's space that a benchmark (see `BenchmarkEvaluator.load`) describes.
+def format_of(source: str) -> Format:
+    """The format of a benchmark (see `BenchmarkEvaluator.load`): its space, and what to compare and aim at there.
 
     Raises:
         BenchmarkError: the file can't be read or its format is unknown.
     """
-    return _REHEARSED if source == REHEARSAL else space_of(source)
+    return benchmark_file.ACCEL if source == REHEARSAL else benchmark_file.format_of(source)
 
 
 def _check_rehearsed(space: SearchSpace) -> None:
-    theirs, ours = load_space(_REHEARSED).to_dict(), space.to_dict()
+    theirs, ours = load_space(benchmark_file.ACCEL.space).to_dict(), space.to_dict()
     for field in theirs:
         if field != "name" and theirs[field] != ours.get(field):
             raise BenchmarkError(
-                f"benchmark.source: {REHEARSAL} knows the space {_REHEARSED} alone, "
+                f"benchmark.source: {REHEARSAL} knows the space {benchmark_file.ACCEL.space} alone, "
                 f"from which the space {space.name} differs in `{field}`"
             )
 

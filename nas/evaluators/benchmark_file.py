@@ -46,11 +46,14 @@ class Network:
 
 
 @dataclass(frozen=True)
-class _Format:
-    """How a row tells its network and accuracies.
+class Format:
+    """How a row tells its network and accuracies, and what the benchmark is for.
 
     Attributes:
         space: the library's space that the format describes.
+        baseline: the library's network of that space to compare with.
+        target: T in multiply-adds that its users search at.
+        noise: standard deviation of an observed accuracy in points; None where repeated trainings tell it.
         fields: that every row must have.
         flops: the field with the multiply-adds.
         actions: (row, space) -> the network's actions there.
@@ -59,6 +62,9 @@ class _Format:
     """
 
     space: str
+    baseline: str
+    target: float
+    noise: float | None
     fields: tuple[str, ...]
     flops: str
     actions: Callable[[Mapping[str, Any], SearchSpace], Actions]
@@ -77,7 +83,7 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             field, NaN, an accuracy outside 0..100, a row that is there twice, a network outside the space, or one
             whose FLOPs or params aren't those that the space's network has.
     """
-    kind: _Format | None = None
+    kind: Format | None = None
     encode = Encoder(space)
     networks: dict[Actions, Network] = {}
     for number, row in _rows(path):
@@ -87,6 +93,8 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
                 template = load_space(kind.space)
                 metrics = [name for name in row if name.startswith(_METRICS)]
             _check_fields(row, [*kind.fields, *metrics])
+            if late := [name for name in row if name.startswith(_METRICS) and name not in metrics]:
+                raise BenchmarkError(f"{late[0]}: not in the rows before; write null where it wasn't measured")
             actions = _encoded(encode, template.decode(kind.actions(row, template)), space, row, kind)
             accuracies = [accuracy / 100 for accuracy in kind.accuracies(row)]
             measured = {name: _number(row, name, least=1e-9) for name in metrics if row[name] is not None}
@@ -98,18 +106,20 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             raise BenchmarkError(f"{path}, line {number}: {error}") from None
     if not networks:
         raise BenchmarkError(f"{path}: holds no row")
+    if max(max(network.accuracies) for network in networks.values()) <= 1 / 100:
+        raise BenchmarkError(f"{path}: the accuracies must be in %, and none is above 1")
     return networks
 
 
-def space_of(path: str) -> str:
-    """Name of the library's space that a file's rows belong to.
+def format_of(path: str) -> Format:
+    """The format of a file, by its first row.
 
     Raises:
         BenchmarkError: the file can't be read or its format is unknown.
     """
     for number, row in _rows(path):
         try:
-            return _format_of(row).space
+            return _format_of(row)
         except BenchmarkError as error:
             raise BenchmarkError(f"{path}, line {number}: {error}") from None
     raise BenchmarkError(f"{path}: holds no row")
@@ -122,7 +132,8 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
             packed = head.read(len(_GZIP)) == _GZIP
         if path.endswith(".gz") and not packed:
             raise BenchmarkError(f"{path}: is not gzip, as its name says")
-        with gzip.open(path, "rt", encoding="utf-8") if packed else open(path, encoding="utf-8") as file:
+        opened = gzip.open if packed else open
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, _row(line, f"{path}, line {number}")
@@ -145,11 +156,11 @@ def _row(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _format_of(row: Mapping[str, Any]) -> _Format:
+def _format_of(row: Mapping[str, Any]) -> Format:
     """The format that shares most fields with a row."""
-    kind = max(_FORMATS, key=lambda kind: sum(field in row for field in kind.fields) / len(kind.fields))
+    kind = max(FORMATS, key=lambda kind: sum(field in row for field in kind.fields) / len(kind.fields))
     if sum(field in row for field in kind.fields) < len(kind.fields) / 2:
-        known = " nor ".join(f"{kind.space}'s ({', '.join(kind.fields)})" for kind in _FORMATS)
+        known = " nor ".join(f"{kind.space}'s ({', '.join(kind.fields)})" for kind in FORMATS)
         raise BenchmarkError(f"an unknown format: the fields are neither {known}")
     return kind
 
@@ -161,7 +172,7 @@ def _check_fields(row: Mapping[str, Any], fields: Sequence[str]) -> None:
 
 
 def _encoded(
-    encode: Encoder, architecture: Architecture, space: SearchSpace, row: Mapping[str, Any], kind: _Format
+    encode: Encoder, architecture: Architecture, space: SearchSpace, row: Mapping[str, Any], kind: Format
 ) -> Actions:
     """The network's actions in the space, its costs compared with the row's."""
     try:
@@ -221,17 +232,23 @@ def _macro_accuracies(row: Mapping[str, Any]) -> list[float]:
     return [_finite(value, "acc", most=100) for value in row["acc"]]
 
 
-_FORMATS = (
-    _Format(
+FORMATS = ACCEL, MACRO = (
+    Format(
         space="accel-nasbench",
+        baseline="efficientnet-b0",
+        target=400e6,
+        noise=0.3,
         fields=("e", "k", "l", "se", "top1", "macs", "params"),
         flops="macs",
         actions=_accel_actions,
         accuracies=lambda row: [_number(row, "top1", most=100)],
         repeats=True,
     ),
-    _Format(
+    Format(
         space="nas-bench-macro",
+        baseline="nas-bench-macro-e3k3",
+        target=40e6,
+        noise=None,
         fields=("arch", "acc", "mean", "params", "flops"),
         flops="flops",
         actions=_macro_actions,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from nas.evaluators.benchmark import REHEARSAL, BenchmarkError, BenchmarkEvaluator, library_space
+from nas.evaluators.benchmark import REHEARSAL, BenchmarkError, BenchmarkEvaluator, format_of
 from nas.evaluators.benchmark_file import read
 from nas.evaluators.optimum import optimum
 from nas.objective import Objective, parse_quantity
@@ -353,7 +353,7 @@ class TestRehearsal:
             BenchmarkEvaluator.load(REHEARSAL, load_space(space))
 
     def test_its_library_space(self):
-        assert library_space(REHEARSAL) == ACCEL
+        assert format_of(REHEARSAL).space == ACCEL
 
 
 class TestBadFiles:
@@ -462,7 +462,7 @@ class TestBadFiles:
         ):
             (tmp_path / name).write_bytes(content)
             self.refused(str(tmp_path / name), accel, message)
-        assert library_space(whole) == ACCEL
+        assert format_of(whole).space == ACCEL
 
     def test_an_impossible_noise(self, accel):
         with pytest.raises(BenchmarkError, match=r"benchmark\.noise: must be from 0 to 100 points, not -1"):
