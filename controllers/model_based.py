@@ -91,8 +91,8 @@ class ModelBased(PPO):
     A child is the one of the largest expected improvement (Jones et al. 1998) of the policy's samples, mutants of the
     leaders, and what a local search finds from there. Suggestions under way count as observed at their expected
     accuracy, so that many at once spread; as long as too little has been observed, they are as unlike as can be.
-    Leaders are trained again with other seeds, most often where half of what the model leaves unexplained is a network's
-    own: of seeds alone another training teaches little, and without them nothing.
+    Leaders are trained again with other seeds, most often where half of what the model leaves unexplained is a
+    network's own: the less of it is, the less another training teaches, and where all is, it teaches nothing.
     Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from itertools import pairwise
@@ -20,13 +21,14 @@ import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
 from nas import __version__
 from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
-from nas.objective import FORMS, Objective, final_objective, format_quantity, make_objective, parse_quantity
+from nas.objective import FORMS, Objective, final_objective, format_quantity, make_objective
 from nas.peers import PEERS
 from nas.study import ADAPT_EVERY
 from search_space import Architecture, InputError, cost, load_space
 from search_space.files import parse_yaml
 
 FORMAT = "baseline-nas/bench/1"
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 _NOISE_STREAM = 1  # sets the observations' random draws apart from the controller's
 
 PROTOCOL = (
@@ -171,18 +173,6 @@ def parse_budgets(text: str) -> tuple[int, ...]:
         raise InputError(f"--budgets: must be whole numbers such as 50,100,200, not {text!r}") from None
 
 
-def parse_target(text: str) -> float:
-    """`400M` as a number.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        return parse_quantity(text)
-    except ValueError as error:
-        raise InputError(f"--target: {error}") from None
-
-
 def parse_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`ppo.lr=0.01` lines as the options of each controller.
 
@@ -262,17 +252,14 @@ def search(bench: Bench, name: str, seed: int) -> Search:
 def run(bench: Bench, workers: int) -> Generator[Search]:
     """All searches, each as soon as it is done, in parallel processes; equal whatever the number of workers.
 
-    Closing the iterator ends those under way. An interrupt from the keyboard is for the main thread, whose call this is.
+    Closing the iterator ends those under way. Ctrl-C interrupts the caller alone, which must be the main thread.
     """
     jobs = [(name, seed) for seed in range(bench.setup.seeds) for name in bench.setup.controllers]
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), _begin_worker, (bench,))
     try:
-        interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as the processes that start now will for good
-        try:
+        with _uninterrupted():
             searches = [pool.submit(_search, *job) for job in jobs]
-        finally:
-            signal.signal(signal.SIGINT, interrupted)
         for done in as_completed(searches):
             yield done.result()
     finally:
@@ -280,6 +267,25 @@ def run(bench: Bench, workers: int) -> Generator[Search]:
             if process not in others:
                 process.terminate()
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Hold Ctrl-C and termination back, for a process that is only half started couldn't be ended.
+
+    What starts meanwhile inherits that Ctrl-C, which a terminal sends to all, is blocked.
+    """
+    held: list[int] = []
+    before = {number: signal.signal(number, lambda *which: held.append(which[0])) for number in _STOPS}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 def summary(bench: Bench, searches: Iterable[Search]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ Workers = Annotated[int | None, typer.Option(help="Children at a time; as many a
 RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster: auto, or ray://HOST:10001.")]
 Arch = Annotated[str, typer.Argument(help="A library name, a YAML file, or the folder of a run (its best).")]
 ThenScale = Annotated[bool, typer.Option("--then-scale", help="Then retrain, find coefficients, write a family.")]
+Moved = Annotated[str | None, typer.Option("--data", help="Where the images, or the benchmark's file, are now.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
 
 
@@ -68,13 +69,21 @@ def search(
 
 
 @app.command()
-def resume(path: Run, workers: Workers = None, ray_address: RayAddress = None, then_scale: ThenScale = False) -> None:
+def resume(
+    path: Run,
+    data: Moved = None,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    then_scale: ThenScale = False,
+) -> None:
     """Go on with a search after any stop, and with what follows it; every finished training is kept.
 
     Example: nas resume results/digits
     """
     from nas import run
 
+    if data is not None:
+        run.relocate(path, data)
     if then_scale:
         run.add_scaling(path)
     _search(lambda watch: run.resume(path, _settings(None, workers), ray_address, watch), workers, ray_address)
@@ -90,6 +99,7 @@ def retarget(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder of the new run; the next free results/NAME by default.")
     ] = None,
+    data: Moved = None,
     settings: Set = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -99,22 +109,24 @@ def retarget(
     Example: nas retarget results/digits --flops 200M --children 20
     """
     from nas import run
+    from nas.objective import parse_amount
 
     for setting in settings or []:
         if setting.partition("=")[0] in {"objective.cost", "objective.target", "children"}:
             raise InputError(f"--set {setting}: --flops and --children say that here")
-    target = ["objective.cost=flops", f"objective.target={json.dumps(flops)}"]
+    target = ["objective.cost=flops", f"objective.target={parse_amount('--flops', flops)!r}"]
     laid_over = [*target, *_settings(settings, workers)]
-    _search(lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch), workers, ray_address)
+    _search(lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch, data), workers, ray_address)
 
 
 @app.command()
 def top(
     path: Run,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many; what is handed over comes along.")] = 10,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train them again and hand over the best.")] = False,
     seeds: Annotated[int | None, typer.Option(help="Retrainings of each network; 3 by default.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of a retraining; 4 times the proxy's by default.")] = None,
+    data: Moved = None,
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
@@ -122,17 +134,20 @@ def top(
 
     Example: nas top results/digits -k 5 --retrain
     """
+    from nas import run
+
     if retrain:
+        if data is not None:
+            run.relocate(path, data)
         _retrain(path, k, seeds, epochs, workers, ray_address)
         return
-    given = {"--seeds": seeds, "--epochs": epochs, "--workers": workers, "--ray-address": ray_address}
+    given = {"--seeds": seeds, "--epochs": epochs, "--data": data, "--workers": workers, "--ray-address": ray_address}
     _refuse(given, "only with --retrain")
     from nas import console
-    from nas.run import Folder
 
-    ledger = Folder.open(path).ledger()
-    table = console.ranking(ledger, k)
-    _print(console.status_line(ledger, 0, 0), *([table] if table.row_count else []))
+    ledger = run.Folder.open(path).ledger()
+    status = console.status_line(ledger, 0, 0)
+    _print(status, console.ranking(ledger, k) if ledger.best(1) else console.no_result(ledger))
 
 
 @app.command()
@@ -269,6 +284,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     _refuse({**training, **options, "--workers": workers}, "only with --grid")
     from nas import family, scaling_tables
     from nas.fitting import Wish
+    from nas.objective import parse_amount
     from nas.run import find_architecture
     from nas.scaling import Rounding
 
@@ -278,7 +294,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     if flops is None and memory is None:
         members, words = scaler.family(find_architecture(arch), family.parse_phis(phi or family.PHIS)), []
     else:
-        wish = Wish(family.parse_amount("--flops", flops), family.parse_amount("--memory", memory), memory_of)
+        wish = Wish(parse_amount("--flops", flops), parse_amount("--memory", memory), memory_of)
         member = family.fit(find_architecture(arch), scaler, wish, phi)
         members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]
     written = family.write(members, out) if out else []
@@ -364,6 +380,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
     Example: nas bench --controllers ppo,random --budgets 50,100,200 --seeds 20 -o results/bench
     """
     from nas import bench as benches
+    from nas.objective import parse_amount
 
     setup = benches.Setup(
         source=data,
@@ -372,7 +389,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
         budgets=benches.parse_budgets(budgets),
         seeds=seeds,
         objective=objective,
-        target=None if target is None else benches.parse_target(target),
+        target=parse_amount("--target", target),
         noise=noise,
         in_flight=in_flight,
         options=benches.parse_options(settings or []),
@@ -438,16 +455,18 @@ def _search(
     try:
         with console.Progress(screen) as progress:
             folder, study = go(watch)
+        if not seen:  # all children had their results already
+            say_if_torn(study)
+        ledger = study.ledger
+        evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
+        outcome = console.verdict(ledger, verdict(ledger, evaluator))
     except KeyboardInterrupt:
         where = seen[0].path if seen else None
         typer.echo(f"\nstopped; every finished child is kept. Go on with: nas resume {where}" if where else "\nstopped")
         sys.exit(STOPPED)
-    if not seen:  # all children had their results already
-        say_if_torn(study)
-    ledger = study.ledger
-    evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
-    outcome = console.verdict(ledger, verdict(ledger, evaluator))
-    _print(outcome, console.target_words(ledger), "", console.ranking(ledger, 10))
+    _print(outcome)
+    if ledger.best(1):
+        _print(console.target_words(ledger), "", console.ranking(ledger, 10))
     if study.exhausted:
         typer.echo("The controller has no more new networks to suggest, so the search ended early.")
     if not ledger.best(1):

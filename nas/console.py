@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nas.verdict import Verdict
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
+_BETTER = {"FLOPs": "fewer", "params": "fewer", "ms": "less", "images/s": "more"}
 LINE_EVERY = 2.0  # seconds between two lines in a log file
 
 
@@ -96,7 +97,7 @@ class TrialsProgress(_Screen):
             self._trials, self._before, self._began = trials, done, now
         failed = sum(isinstance(result, Failure) for result in trials.results.values())
         proxy = trials.recipe.proxy
-        what = f"trainings of {proxy.epochs} epochs each" if proxy else "look-ups"
+        what = f"trainings of {count(proxy.epochs, 'epoch')} each" if proxy else "look-ups"
         line = f"{done}/{total} {what} done, {failed} failed"
         if done > self._before:
             line += f" | {_duration((total - done) * (now - self._began) / (done - self._before))} left"
@@ -105,6 +106,11 @@ class TrialsProgress(_Screen):
         elif done > self._before and (done == total or now - self._shown >= LINE_EVERY):
             self._shown = now
             self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def count(number: int, what: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def unit_of(cost_name: str) -> str:
@@ -149,8 +155,7 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
     """Whether the search beat random sampling, then its winner next to the baseline, in words, either way."""
     winner, baseline = ledger.winner, ledger.baseline
     if winner is None:
-        reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
-        return f"No child has a result. {f'The last failure: {reasons[-1]}' if reasons else ''}".strip()
+        return no_result(ledger)
     inside = "" if ledger.space.contains(baseline.trial.architecture) else f" (outside the space {ledger.space.name})"
     lines = [
         str(against_random),
@@ -161,20 +166,34 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
         return "\n".join([*lines, f"baseline  no result: {reason}"])
     lines.append(f"baseline  {_summary(ledger, baseline)}  ({baseline.trial.architecture.name}{inside})")
     lines.append(_place(ledger, baseline))
-    gain, times = winner.reward - baseline.reward, len(winner.accuracies)
-    looked_up = ledger.recipe.benchmark is not None
-    where, did = ("in the same benchmark", "looked up") if looked_up else ("under the same proxy", "trained")
-    side = "above" if gain > 0 else "below"
+    gain = winner.reward - baseline.reward
+    where = "in the same benchmark" if ledger.recipe.benchmark else "under the same proxy"
+    lines.append(
+        f"The best of {len(ledger.best()):,} networks has a reward {abs(gain):.4f} {'above' if gain > 0 else 'below'} "
+        f"the baseline's {where}. {_trust(ledger, winner, gain)}."
+    )
+    return "\n".join(lines)
+
+
+def no_result(ledger: Ledger) -> str:
+    """That no child was measured, and why the last one wasn't."""
+    reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
+    return f"No child has a result. {f'The last failure: {reasons[-1]}' if reasons else ''}".strip()
+
+
+def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
+    """How far to believe the winner's gain over the baseline."""
+    if ledger.retrained:
+        reward, low, high = ledger.retrained
+        return f"Retrained, the best is estimated at {reward:.4f} (95% interval {low:.4f} to {high:.4f}): believe that"
+    did = "looked up" if ledger.recipe.benchmark else "trained"
+    times = len(winner.accuracies)
     advice = (
         "the best of many results is partly the luckiest: expect less of it"
         if gain > 0
         else "more children, or less noise, may find one that beats it"
     )
-    lines.append(
-        f"The best of {len(ledger.best()):,} networks has a reward {abs(gain):.4f} {side} the baseline's {where}. "
-        f"It was {did} {'once' if times == 1 else f'{times} times'}; {advice}."
-    )
-    return "\n".join(lines)
+    return f"It was {did} {'once' if times == 1 else f'{times} times'}; {advice}"
 
 
 def _rank(ledger: Ledger) -> str:
@@ -182,24 +201,28 @@ def _rank(ledger: Ledger) -> str:
     ranked = ledger.best()
     if ledger.winner is None or ledger.winner not in ranked[1:]:
         return ""
-    how = "chosen by retraining" if ledger.retrained else "best as estimated from all children"
+    how = "best as estimated from all children"
+    if ledger.retrained:
+        how = "chosen by retraining"
+    elif ledger.objective.adapts:
+        how = "the best at the target as estimated from all children"
     return f": {_ordinal(ranked.index(ledger.winner) + 1)} as measured, {how}"
 
 
 def _place(ledger: Ledger, baseline: Child) -> str:
-    """The baseline's rank among the networks, and the accuracy found at its own FLOPs."""
+    """The baseline's rank among the networks, and the accuracy found at its own cost."""
     rewards = [child.reward for child in ledger.best() if child.reward is not None]
     rank = 1 + sum(reward > (baseline.reward or 0) for reward in rewards)
     words = f"The baseline's reward would rank {_ordinal(rank)} among those of the {len(rewards):,} networks."
-    flops = cost.flops(baseline.trial.architecture)
-    results = [(child.accuracy, cost.flops(child.trial.architecture)) for child in ledger.best()]
-    rivals = [(accuracy, -at) for accuracy, at in results if accuracy is not None and at <= flops]
+    unit = unit_of(ledger.recipe.objective.cost)
+    own, ratio = f"{format_quantity(baseline.cost or 0)} {unit}", ledger.objective.ratio
+    rivals = [child for child in ledger.best() if ratio(child.cost) <= ratio(baseline.cost)]
     if not rivals or baseline.accuracy is None:
-        return f"{words} None has its {format_quantity(flops)} FLOPs or fewer."
-    accuracy, at = max(rivals)
+        return f"{words} None has its {own} or {_BETTER[unit]}."
+    rival = max(rivals, key=lambda child: (child.accuracy, -ratio(child.cost)))
     return (
-        f"{words} At its FLOPs or fewer the best accuracy seen is {accuracy:.2%} ({format_quantity(-at)} FLOPs); "
-        f"its own is {baseline.accuracy:.2%} ({format_quantity(flops)})."
+        f"{words} At its {unit} or {_BETTER[unit]} the best accuracy seen is {rival.accuracy:.2%} "
+        f"({format_quantity(rival.cost or 0)} {unit}); its own is {baseline.accuracy:.2%} ({own})."
     )
 
 
@@ -219,12 +242,26 @@ def target_words(ledger: Ledger) -> str:
         f"target    {format_quantity(section.target)} {unit}, objective {section.name}: "
         f"the best is at {format_quantity(ledger.winner.cost)}, {abs(cost_share - 1):.1%} {side}"
     )
+    if section.name == "auto":
+        words += _cheaper(ledger, ledger.winner)
     if not BAND[0] <= objective.ratio(ledger.winner.cost) <= BAND[1]:
         if section.name == "auto":
             words += "; no measured child meets it: train more children"
         elif section.name == "mnasnet" and objective.w_above in (None, objective.w):
             words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
     return words
+
+
+def _cheaper(ledger: Ledger, winner: Child) -> str:
+    """What was measured to be at least as accurate as the winner below the target's band."""
+    ratio = ledger.objective.ratio
+    below = [child for child in ledger.best() if ratio(child.cost) < BAND[0] and ratio(child.cost) < ratio(winner.cost)]
+    best = max(below, key=lambda child: child.accuracy or 0, default=None)
+    if best is None or (best.accuracy or 0) < (winner.accuracy or 0):
+        return ""
+    name, at = best.trial.architecture.name, format_quantity(best.cost or 0)
+    unit = unit_of(ledger.recipe.objective.cost)
+    return f"; {name} off the target was measured to be as good: accuracy {best.accuracy:.2%}, {at} {unit}"
 
 
 def stages(architecture: Architecture, beside: Architecture | None = None) -> Table:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nas.export import export
 from nas.fitting import MemoryFunction, Wish
-from nas.objective import parse_quantity
 from nas.scaling import DIMENSIONS, PAPER, PRESETS, Coefficients, CompoundScaler, Member, Rounding, Scaler
 from search_space import Architecture, cost
 from search_space.errors import InputError
@@ -39,18 +38,6 @@ def parse_phis(text: str) -> list[float]:
         if not (math.isfinite(phi) and (phi == 0 or phi >= 1)):
             raise InputError(f"--phi {phi:g}: must be 1 or more, or 0 for the network itself; sizes between: --flops")
     return list(dict.fromkeys(float(f"{phi:g}") for phi in phis))  # as in the members' names
-
-
-def parse_amount(option: str, text: str | None) -> float | None:
-    """`1.8G` as a number, None as None.
-
-    Raises:
-        InputError: the text is no number; it names the option.
-    """
-    try:
-        return None if text is None else parse_quantity(text)
-    except ValueError as error:
-        raise InputError(f"{option}: {error}") from None
 
 
 def make_scaler(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -84,7 +85,7 @@ class Ledger:
         space: of the deployed networks.
         objective: from accuracy and cost to the reward, as adapted so far.
         recommended: the child that was chosen at the end of the search or by retraining; None before that.
-        retrained: whether retraining chose `recommended`.
+        retrained: where retraining chose `recommended`, its reward there and the ends of the 95% interval.
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
     """
@@ -94,7 +95,7 @@ class Ledger:
         self.space = space
         self.objective = recipe.make_objective()
         self.recommended: Child | None = None
-        self.retrained = False
+        self.retrained: tuple[float, float, float] | None = None
         self.children: dict[int, Child] = {}
         self.by_key: dict[str, Child] = {}
         self.add(baseline, None)
@@ -137,6 +138,8 @@ class Ledger:
             self.children[event["trial"]].suggestions.append(suggestion)
         elif kind == "completed":
             measurement = Measurement(event["accuracy"], event["epochs"], event["seconds"])
+            if not (0 <= measurement.accuracy <= 1 and 0 < event["cost"] < math.inf):
+                raise JournalError(f"the journal is damaged: accuracy or cost out of range in {dict(event)!r:.200}")
             return self.settle(event["trial"], measurement, event["cost"])
         elif kind == "failed":
             return self.settle(event["trial"], Failure(event["reason"]), None)
@@ -144,7 +147,8 @@ class Ledger:
             self.adapt(replace(self.objective, w=event["w"], w_above=event["w_above"]))
         elif kind == "recommended":
             self.recommended = self.children[event["trial"]]
-            self.retrained = event.get("by") == "retraining"
+            by_retraining = event.get("by") == "retraining"
+            self.retrained = (event["estimate"], event["low"], event["high"]) if by_retraining else None
         return self.children.get(event.get("trial", -1))
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None) -> Child:
@@ -162,7 +166,7 @@ class Ledger:
 
     def settle(self, number: int, result: Measurement | Failure, child_cost: float | None) -> Child:
         """Enter a result; a choice that was made without it no longer holds."""
-        child, self.recommended, self.retrained = self.children[number], None, False
+        child, self.recommended, self.retrained = self.children[number], None, None
         child.running, child.result, child.cost = False, result, child_cost
         for one in (child, self.by_key[child.trial.key]):
             one.score(self.objective)

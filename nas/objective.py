@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from search_space import cost
+from search_space import InputError, cost
 from search_space.architecture import Architecture
 
 CostFunction = Callable[[Architecture], float]
@@ -187,6 +188,23 @@ def parse_quantity(text: str) -> float:
         return float(number) * unit
     except ValueError:
         raise ValueError(f"must be a number such as 400M, 1.8G or 4e8, not {text!r}") from None
+
+
+def parse_amount(option: str, text: str | None) -> float | None:
+    """A command's option such as `1.8G` as a number, None as None.
+
+    Raises:
+        InputError: the text is no positive number; it names the option.
+    """
+    if text is None:
+        return None
+    try:
+        value = parse_quantity(text)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from None
+    if not 0 < value < math.inf:
+        raise InputError(f"{option}: must be positive, not {text}")
+    return value
 
 
 def unreachable(target: float, low: float, high: float, cost: str, space: str) -> str:

@@ -332,6 +332,15 @@ class Recipe(_Section):
         """The recipe with every default written out, one section per line."""
         return "".join(f"{name}: {flow(value)}\n" for name, value in self.model_dump().items())
 
+    def where(self, other: Recipe) -> Recipe:
+        """This recipe with its images, or its benchmark's file, where the other has them."""
+        moved = {}
+        for name in ("data", "benchmark"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours and theirs:
+                moved[name] = ours.model_copy(update={"source": theirs.source})
+        return self.model_copy(update=moved)
+
     def differs(self, other: Recipe) -> str | None:
         """Path of the first field in which two recipes differ, None if they are equal."""
         return _first_difference(self.model_dump(), other.model_dump(), "")

@@ -17,7 +17,7 @@ from nas.evaluators.base import Failure, Measurement
 from nas.journal import Event, Journal
 from nas.ledger import Child, Ledger
 from nas.recipe import Recipe
-from nas.run import Folder
+from nas.run import RECIPE, Folder
 from nas.statistics import Estimate, Noise, shrink
 from nas.trials import Trials, repeated, train, whole_trainings
 from search_space import InputError
@@ -118,7 +118,8 @@ def retrain(
         ranked = _ranked(ledger, k, [event["trial"] for event in events if event["event"] == "recommended"])
         if not ranked:
             raise InputError(f"{path}: no child has finished yet")
-        recipe = _recipe(ledger.recipe, seeds, epochs, workers)
+        began = ledger.recipe.where(Recipe.load(str(path / RECIPE)))
+        recipe = _recipe(began, seeds, epochs, workers)
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)
         results = train(path / RETRAIN, recipe, make_evaluator(recipe), trials, ray_address, watch)

@@ -53,15 +53,16 @@ class Folder:
         """A new folder: `out`, or the next free `results/<name>`, `results/<name>-2`, ...
 
         Raises:
-            InputError: `out` exists.
+            InputError: `out` exists and isn't an empty folder.
         """
         path, number = out or RESULTS / recipe.name, 1
         while out is None and path.exists():
             number += 1
             path = RESULTS / f"{recipe.name}-{number}"
-        if path.exists():
-            raise InputError(f"--out {path}: exists; go on with `nas resume {path}`, or choose another name")
-        path.mkdir(parents=True)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            resumable = f"go on with `nas resume {path}`, or " if (path / JOURNAL).is_file() else ""
+            raise InputError(f"--out {path}: exists; {resumable}choose another name")
+        path.mkdir(parents=True, exist_ok=True)
         (path / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         return cls(path)
 
@@ -122,6 +123,19 @@ def resume(
     return folder, _run(folder, recipe, make_evaluator(recipe), ray_address, watch)
 
 
+def relocate(path: Path, source: str) -> None:
+    """Write into a run's recipe where its images, or its benchmark's file, are now.
+
+    Raises:
+        InputError: no run there, or what is there now can't be used; the recipe stays as it is.
+    """
+    file = Folder.open(path).path / RECIPE
+    recipe = Recipe.load(str(file))
+    moved = recipe.where(Recipe.load(str(file), source=source))
+    make_evaluator(moved)
+    file.write_text(moved.to_yaml(), encoding="utf-8")
+
+
 def add_scaling(path: Path) -> None:
     """Let a search that began without it go on to a family: its recipe gets a `scale` section, unless it has one.
 
@@ -139,6 +153,7 @@ def retarget(
     out: Path | None,
     ray_address: str | None,
     watch: Callable[[Folder, Study], None],
+    source: str | None = None,
 ) -> tuple[Folder, Study]:
     """A new search with another objective that begins with the children of an earlier one.
 
@@ -151,6 +166,7 @@ def retarget(
         out: folder of the new run.
         ray_address: of a running Ray cluster.
         watch: called after every change.
+        source: where the images, or the benchmark's file, are now; None for where they were.
 
     Raises:
         InputError: no run there, none of its children was measured, or the settings can't be used.
@@ -163,7 +179,7 @@ def retarget(
     more = earlier.recipe.children if children is None else children
     known = len([child for child in measured if child is not earlier.baseline])
     recipe = Recipe.load(
-        str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"]
+        str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"], source
     )
     _check_comparable(earlier.recipe, recipe)
     _check(recipe)
@@ -205,11 +221,7 @@ def _check_comparable(earlier: Recipe, recipe: Recipe) -> None:
         InputError: the message names the field.
     """
     changeable = {name: getattr(recipe, name) for name in _RETARGETABLE}
-    for name in ("data", "benchmark"):  # their files may have moved
-        ours, theirs = getattr(earlier, name), getattr(recipe, name)
-        if ours and theirs:
-            changeable[name] = ours.model_copy(update={"source": theirs.source})
-    if changed := earlier.model_copy(update=changeable).differs(recipe):
+    if changed := earlier.where(recipe).model_copy(update=changeable).differs(recipe):
         raise InputError(f"{changed}: may not change, the run's children couldn't be ranked beside new ones")
 
 

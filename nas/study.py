@@ -235,7 +235,9 @@ class Study:
         }
 
     def _check_header(self, found: Event) -> None:
-        """Refuse to continue with another recipe, space or baseline; how it is executed and what follows may change.
+        """Refuse to continue with another recipe, space or baseline.
+
+        How it is executed, what follows, and where its data are may change.
 
         Raises:
             JournalError: the message names the field.
@@ -244,7 +246,8 @@ class Study:
         if found.get("format") != FORMAT:
             raise JournalError(f"{self._journal.path}: format: must be {FORMAT}, not {found.get('format')!r}")
         began = Recipe.parse(found.get("recipe", {}), str(self._journal.path))
-        changed = began.model_copy(update={"executor": recipe.executor, "scale": recipe.scale}).differs(recipe)
+        changeable = {"executor": recipe.executor, "scale": recipe.scale}
+        changed = began.where(recipe).model_copy(update=changeable).differs(recipe)
         for name in ("space", "baseline"):
             changed = changed or (f"{name}: the file is another" if found.get(name) != ours[name] else None)
         if changed:

@@ -101,7 +101,7 @@ class Trials:
         if header.get("format") != FORMAT:
             raise JournalError(f"{path}: format: must be {FORMAT}, not {header.get('format')!r}")
         began = Recipe.parse({**self.recipe.model_dump(), **header.get("settings", {})}, str(path))
-        changed = began.differs(self.recipe)
+        changed = began.where(self.recipe).differs(self.recipe)
         if changed:
             raise JournalError(f"{path}: {changed} changed since these trainings began; undo it, or move the file away")
         began_with = header.get("grown_from", {"name": "no network", "key": None})
@@ -133,6 +133,17 @@ def train(
         if not listed.done:
             make_executor(recipe, ray_address).run(listed, evaluator)
     return listed.results
+
+
+def check(path: Path, recipe: Recipe) -> None:
+    """Refuse to go on with an earlier journal, if there is one, that belongs to other trainings.
+
+    Raises:
+        JournalError: it does; the message names the field.
+    """
+    if path.exists():
+        with Journal(path) as journal:
+            Trials(recipe, [], journal)
 
 
 def make_folder(folder: Path, journal: str, what: str) -> None:

@@ -15,6 +15,7 @@ from nas.model import build
 from nas.objective import CostFunction, cost_function
 from nas.recipe import Data, Proxy, Recipe
 from search_space.architecture import Architecture
+from search_space.errors import DataError
 from search_space.transform import for_proxy
 
 
@@ -59,9 +60,13 @@ class ProxyEvaluator:
         """The images that an architecture trains on, packed once per host and loaded once per process.
 
         Raises:
-            DataError: the data can't be used.
+            DataError: the data can't be used, or have more classes than the architecture.
         """
-        return _images(self.data, self._resolution(architecture), self.split_seed, self.proxy.share)
+        images = _images(self.data, self._resolution(architecture), self.split_seed, self.proxy.share)
+        found, told = len(images.classes), architecture.num_classes
+        if told < found:
+            raise DataError(f"deployment.num_classes: {told} is fewer than the {found} classes of {self.data.source}")
+        return images
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Train and measure one child (see `Evaluator.evaluate`).

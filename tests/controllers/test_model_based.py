@@ -38,18 +38,18 @@ def build(space):
     return make
 
 
-def outcome(space, suggestion: Suggestion, rng=None) -> Outcome:
-    accuracy = truth(suggestion.actions) + (0.0 if rng is None else rng.normal(0, 0.003))
+def outcome(space, suggestion: Suggestion, rng=None, noise=0.003) -> Outcome:
+    accuracy = truth(suggestion.actions) + (0.0 if rng is None else rng.normal(0, noise))
     cost = flops(space.decode(suggestion.actions))
     return Outcome(suggestion, reward(accuracy, cost), accuracy, cost)
 
 
-def search(space, controller, children: int, in_flight: int = 1) -> list[Suggestion]:
+def search(space, controller, children: int, in_flight: int = 1, noise: float = 0.003) -> list[Suggestion]:
     rng, waiting, asked = np.random.default_rng(0), [], []
     for _ in range(children):
         waiting += controller.ask(in_flight - len(waiting))
         asked.append(waiting.pop(0))
-        controller.tell([outcome(space, asked[-1], rng)])
+        controller.tell([outcome(space, asked[-1], rng, noise)])
     return asked
 
 
@@ -90,6 +90,22 @@ def test_leaders_are_trained_again_with_the_rest_new(build, space, in_flight):
     everyone = [true_reward(space, space.decode(suggestion.actions)) for suggestion in asked]
     assert 3 <= len(again) <= 40
     assert np.mean(again) > np.quantile(everyone, 0.7)
+
+
+def test_the_longer_there_was_no_noise_the_fewer_leaders_are_trained_again(build, space):
+    again = [suggestion.again for suggestion in search(space, build(), 260, noise=0.0)]
+    early, late = sum(again[20:100]) / 80, sum(again[180:]) / 80
+    assert late < 0.7 * early
+    assert late < 0.2
+
+
+def test_outcomes_of_another_search_stand_in_for_the_random_children(build, space):
+    told = search(space, build(), 40)
+    controller = build()
+    controller.tell([outcome(space, suggestion) for suggestion in told])
+    asked = controller.ask(6)
+    assert not any(suggestion.random for suggestion in asked)
+    assert sum(suggestion.again for suggestion in asked) <= 2
 
 
 def test_the_more_outcomes_a_network_has_the_more_they_count(build, space):
@@ -233,7 +249,7 @@ def test_drawn_functions_and_observations_have_the_posterior_s_quantiles(observa
     assert (shown.std(0) > 0).all()
 
 
-@pytest.mark.parametrize(("own", "least", "most"), [(0.0, 0.05, 0.15), (0.1, 0.4, 0.5)])
+@pytest.mark.parametrize(("own", "least", "most"), [(0.0, 0.05, 0.15), (0.1, 0.6, 0.95)])
 def test_repeated_observations_tell_the_networks_own_share(own, least, most):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 6))

@@ -107,6 +107,15 @@ def test_other_settings_in_the_same_folder_are_refused(nas, small_recipe):
     assert "proxy.jsonl: proxy.lr changed since" in err
 
 
+def test_another_reference_is_refused_before_anything_is_trained(nas, small_recipe):
+    nas("audit", small_recipe, *AUDIT)
+    before = Path("audit/proxy.jsonl").read_bytes()
+    code, _, err = nas("audit", small_recipe, *AUDIT, "--networks", "11", "--epochs", "3")
+    assert code == 2
+    assert "reference.jsonl: proxy.epochs changed since" in err
+    assert Path("audit/proxy.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["mbconv", "mnasnet", "nas-bench-macro"])
 def test_the_networks_are_spread_over_costs_and_structures(name):
     space, baseline = load_space(name), load_architecture("efficientnet-b0")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
 import signal
+import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 
 import numpy as np
@@ -48,6 +51,29 @@ def test_stopping_early_ends_the_searches_under_way(macro):
     with closing(going), pytest.raises(KeyboardInterrupt):
         next(going)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("seconds", [4, 9])
+def test_a_stop_while_the_workers_start_says_so_and_leaves_nothing(tmp_path, seconds):
+    words = ["bench", "--controllers", "random", "--budgets", "10000000", "-o", "bench"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nas.cli", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in out
+    assert not (tmp_path / "bench").exists()
+
+
+def test_the_target_is_the_benchmarks_own_by_default(macro):
+    assert Bench(Setup(source=macro, controllers=("random",))).setup.target == 40e6
 
 
 def test_every_controller_searches_with_every_seed(searches):
@@ -131,6 +157,7 @@ def test_a_peer_that_is_not_installed_says_how_to_get_it(macro, monkeypatch):
         ({"budgets": (0, 5)}, "--budgets: must be positive"),
         ({"seeds": 0}, "--seeds: must be at least 1"),
         ({"in_flight": 0}, "--in-flight: must be at least 1"),
+        ({"noise": float("nan")}, "--noise: must be from 0 to 100 points, not nan"),
         ({"objective": "hrad"}, "did you mean hard?"),
         ({"options": {"evolution": {}}}, "--set: 'evolution' is unknown"),
     ],

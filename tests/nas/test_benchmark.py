@@ -464,6 +464,14 @@ class TestBadFiles:
             self.refused(str(tmp_path / name), accel, message)
         assert format_of(whole).space == ACCEL
 
+    def test_accuracies_as_fractions(self, accel, accel_rows, write):
+        rows = [row | {"top1": row["top1"] / 100} for row in accel_rows]
+        self.refused(write(rows), accel, "the accuracies must be in %, and none is above 1")
+
+    def test_a_metric_that_the_first_row_lacks(self, accel, accel_rows, write):
+        rows = [*accel_rows[:2], accel_rows[2] | {"latency_phone": 3.0}]
+        self.refused(write(rows), accel, "line 3: latency_phone: not in the rows before; write null where it wasn't")
+
     def test_an_impossible_noise(self, accel):
         with pytest.raises(BenchmarkError, match=r"benchmark\.noise: must be from 0 to 100 points, not -1"):
             BenchmarkEvaluator.load(REHEARSAL, accel, noise=-1)

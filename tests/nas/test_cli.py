@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from nas.evaluators import proxy
 from nas.objective import format_quantity
 from nas.recipe import Recipe
 from nas.run import Folder
@@ -117,6 +120,7 @@ def test_retargeting_without_more_children_ranks_again(finished, nas):
     [
         ("proxy.epochs=2", "proxy.epochs: may not change"),
         ("data.holdout=0.4", "data.holdout: may not change"),
+        ("seed=5", "seed: may not change"),
         ("space=mnasnet", "space: may not change"),
         ("deployment.num_classes=3", "deployment.num_classes: may not change"),
         ("objective.target=300M", "--set objective.target=300M: "),
@@ -159,7 +163,10 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "rehearse-b0", "--set", "space=mbconv"], "accel-nasbench"),
         (["search", "rehearse-b0", "--set", "objective.cost=throughput_phone"], "throughput_phone"),
         (["search", "rehearse-b0", "--set", "baseline=mobilenet-v2"], "baseline: mobilenet-v2 is outside the space"),
-        (["retarget", "missing", "--flops", "200M"], "no run there"),
+        (["search", "rehearse-b0", "--workers", "4"], "executor.workers: a benchmark is looked up in this process"),
+        (["search", "digits", "--set", "deployment.num_classes=3"], "3 is fewer than the 10 classes of digits"),
+        (["retarget", "missing", "--flops", "200"], "no run there"),
+        (["retarget", "missing", "--flops", "abc"], "--flops: must be a number such as 400M"),
         (["resume", "missing"], "no run there"),
         (["top", "missing"], "no run there"),
         (["show", "b0"], "no such architecture"),
@@ -181,6 +188,45 @@ def test_an_out_that_exists_is_refused_with_both_ways_out(finished, nas, small_r
     assert code == 2
     assert "nas resume run" in err
     assert "another name" in err
+
+
+def test_an_empty_folder_is_as_good_as_none_and_another_file_is_no_run(nas, small_recipe):
+    Path("empty").mkdir()
+    assert nas("search", small_recipe, "-o", "empty", "--set", "children=1")[0] == 0
+    Path("file").write_text("mine")
+    code, _, err = nas("search", small_recipe, "-o", "file")
+    assert code == 2
+    assert "nas resume" not in err
+    assert Path("file").read_text() == "mine"
+
+
+def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"x_train": rng.integers(0, 255, (60, 8, 8), dtype=np.uint8), "y_train": np.arange(60) % 3}
+    np.savez("here.npz", **arrays)
+    small = ("--set", "proxy.batch_size=16")
+    assert nas("search", small_recipe, "--data", "here.npz", "-o", "run", *small)[0] == 0
+    Path("here.npz").rename("there.npz")
+    proxy._images.cache_clear()  # another process has not seen them yet
+    for words in (["resume", "run"], ["top", "run", "--retrain"], ["retarget", "run", "--flops", "600K"]):
+        code, _, err = nas(*words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "here.npz" in err
+    assert nas("retarget", "run", "--flops", "600K", "--children", "1", "-o", "new", "--data", "there.npz")[0] == 0
+    assert nas("top", "run", "-k", "2", "--retrain", "--epochs", "1", "--data", "there.npz")[0] == 0
+    assert nas("resume", "run")[0] == 0
+    assert nas("resume", "run", "--data", "missing.npz")[0] == 2
+    assert nas("resume", "run")[0] == 0
+
+
+@pytest.mark.parametrize("accuracy", ["NaN", "7"])
+def test_an_impossible_accuracy_in_a_journal_is_refused(finished, nas, accuracy):
+    journal = finished[0] / "journal.jsonl"
+    journal.write_text(re.sub(r'"accuracy": [0-9.]+', f'"accuracy": {accuracy}', journal.read_text(), count=1))
+    for words in (["top", "run"], ["resume", "run"]):
+        code, _, err = nas(*words)
+        assert code == 2
+        assert "damaged: accuracy or cost out of range" in err
 
 
 def test_an_export_never_overwrites_another_file(nas, tmp_path):
@@ -242,6 +288,10 @@ def test_a_search_whose_children_all_fail_says_why(nas, small_recipe):
     assert code == 1
     assert "No child has a result" in out
     assert "TimeLimitExceeded" in out
+    code, out, _ = nas("top", "results/small")
+    assert code == 0
+    assert "TimeLimitExceeded" in out
+    assert "rank" not in out
 
 
 def test_help_is_quick_to_import():

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import recipe as recipes
+from nas.evaluators.benchmark_file import ACCEL, MACRO
 from nas.objective import AbsoluteObjective, AutoObjective, Objective
 from nas.recipe import Recipe, RecipeError
 from search_space import InputError, load_architecture
@@ -141,8 +142,23 @@ def test_a_benchmark_is_looked_up_in_this_process():
 def test_a_source_is_laid_over_what_the_recipe_has(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in LOOK_UP.items()))
-    assert Recipe.load(str(path), source="rows.jsonl").benchmark.source == "rows.jsonl"
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(dict.fromkeys(ACCEL.fields)))
+    moved = Recipe.load(str(path), source=str(rows))
+    assert moved.benchmark.source == str(rows)
+    assert Recipe.load(str(path)).where(moved) == moved
     assert Recipe.load("digits", source="photos").data.source == "photos"
+
+
+def test_the_file_of_another_benchmark_brings_what_belongs_to_it(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(dict.fromkeys(MACRO.fields)))
+    recipe = Recipe.load("rehearse-b0", source=str(rows))
+    assert (recipe.space, recipe.objective.target, recipe.benchmark.noise) == ("nas-bench-macro", 40e6, None)
+    assert recipe.load_space().contains(recipe.load_baseline())
+    settings = ["objective.target=30M", "benchmark.noise=1.0"]
+    recipe = Recipe.load("rehearse-b0", settings, str(rows))
+    assert (recipe.space, recipe.objective.target, recipe.benchmark.noise) == ("nas-bench-macro", 30e6, 1.0)
 
 
 @pytest.mark.parametrize(

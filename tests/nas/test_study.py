@@ -451,6 +451,19 @@ def test_adopted_children_count_under_the_new_objective_and_are_not_trained_agai
             assert child.result.accuracy == known[child.trial.key].result.accuracy
 
 
+def test_a_controller_goes_on_from_adopted_children_with_draws_of_its_own(recipe, files):
+    """The same seed again would only suggest what was adopted."""
+    earlier = search(files / "j", recipe("random")).ledger
+    with Journal(files / "new") as journal:
+        Study(recipe("random", children=len(earlier.measured()) + 4), journal).adopt(earlier.measured())
+    study = search(files / "new", recipe("random", children=len(earlier.measured()) + 4))
+    assert len(study.ledger.best()) == len(earlier.measured()) + 4
+    assert len(events(files / "new", "repeated")) < len(earlier.measured())
+    adopted = text(files / "new")
+    search(files / "new", recipe("random", children=len(earlier.measured()) + 4))
+    assert text(files / "new") == adopted
+
+
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_policy_updates_are_written(name, recipe, files):
     search(files / "j", recipe(name))

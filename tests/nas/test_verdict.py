@@ -211,9 +211,35 @@ def test_the_ranking_shows_what_is_handed_over_wherever_it_ranks(searched):
 def test_a_winner_that_retraining_chose_is_said_to_be(searched):
     ledger = searched([*range(12), *FOUND], random=12)
     trial = ledger.best()[2].trial.number
-    for by, words in (({}, "best as estimated"), ({"by": "retraining"}, "chosen by retraining")):
+    retrained = {"by": "retraining", "estimate": 0.7, "low": 0.69, "high": 0.71}
+    for by, how, trust in (
+        ({}, "best as estimated", "It was trained once"),
+        (retrained, "chosen by retraining", "estimated at 0.7000 (95% interval 0.6900 to 0.7100)"),
+    ):
         ledger.apply({"event": "recommended", "trial": trial, **by})
-        assert f"3rd as measured, {words}" in console.verdict(ledger, Verdict(72, "warm-up", 0.01, 0.005, 0.02))
+        words = console.verdict(ledger, Verdict(72, "warm-up", 0.01, 0.005, 0.02))
+        assert f"3rd as measured, {how}" in words
+        assert trust in words.splitlines()[-1]
+
+
+def test_a_choice_for_the_target_tells_what_is_better_off_it(searched):
+    ledger = searched(range(40), 40, "objective.name=auto", "objective.target=400M")
+    below = max((c for c in ledger.best() if c.cost < 380e6), key=lambda child: child.accuracy)
+    at_target = [c for c in ledger.best() if 380e6 <= c.cost <= 404e6]
+    ledger.recommended = min(at_target, key=lambda child: child.accuracy)
+    assert ledger.recommended.accuracy < below.accuracy
+    assert f"{below.trial.architecture.name} off the target was measured" in console.target_words(ledger)
+    ledger.recommended.accuracy = 0.99
+    assert "off the target" not in console.target_words(ledger)
+
+
+def test_the_baselines_place_is_told_at_the_cost_that_counts(searched):
+    ledger = searched(range(60), 60, "objective.cost=params", "objective.target=5M")
+    for number, child in ledger.children.items():
+        ledger.settle(number, child.result, cost.params(child.trial.architecture))
+    fewer = [child.accuracy for child in ledger.best() if child.cost <= ledger.baseline.cost]
+    words = console.verdict(ledger, Verdict(60, "warm-up", 0.01, 0.005, 0.02))
+    assert f"At its params or fewer the best accuracy seen is {max(fewer):.2%}" in words
 
 
 def test_children_that_another_process_trains_are_not_finished(searched):

@@ -13,7 +13,8 @@ LOADERS = {"architecture": load_architecture, "space": load_space}
 
 
 def test_what_the_library_holds():
-    assert names("architecture") == ("efficientnet-b0", "mnasnet-a1", "mobilenet-v1", "mobilenet-v2", "resnet-50")
+    networks = ("efficientnet-b0", "mnasnet-a1", "mobilenet-v1", "mobilenet-v2", "nas-bench-macro-e3k3", "resnet-50")
+    assert names("architecture") == networks
     assert names("space") == ("accel-nasbench", "mbconv", "mnasnet", "nas-bench-macro")
 
 
