@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.int64]
+Contents = dict[str, Any]
 
 DEFAULT_HOLDOUT = 0.2
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -59,6 +60,12 @@ class ImageData:
     def resolution(self) -> int:
         """Side of the images in pixels."""
         return int(self.images.shape[1])
+
+    @property
+    def contents(self) -> Contents:
+        """What tells, in a journal, whether these are still the images of then, wherever they lie now."""
+        digest = hashlib.sha256(repr(self.classes).encode() + self.labels.tobytes()).hexdigest()[:16]
+        return {"images": len(self.labels), "classes": len(self.classes), "digest": digest}
 
     @cached_property
     def mean_std(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -105,6 +112,24 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
     labels = source.train_labels if source.val_labels is None else np.append(source.train_labels, source.val_labels)
     images = _mapped(source, (len(labels), resolution, resolution, 3))
     return ImageData(images, labels, train, val, source.classes)
+
+
+def check_unchanged(then: Contents | None, now: Contents | None) -> None:
+    """Refuse other images than those that earlier children were measured on, with which new ones couldn't be compared.
+
+    Args:
+        then: from a journal; None where it tells nothing.
+        now: None for a benchmark.
+
+    Raises:
+        DataError: they differ in their number, their classes or their labels.
+    """
+    if then and now and then != now:
+        was, is_now = (f"{each['images']:,} of {each['classes']:,} classes" for each in (then, now))
+        raise DataError(
+            f"data.source: the images changed since the run began, from {was} to {is_now}; new children couldn't be "
+            "compared with the earlier ones: put the images back, or start a new search"
+        )
 
 
 def cache_dir() -> Path:

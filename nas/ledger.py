@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from controllers import Outcome, Suggestion
+from nas.data import Contents
 from nas.evaluators.base import Failure, Measurement
 from nas.journal import FORMAT, Event, JournalError
 from nas.objective import Objective
@@ -88,11 +89,15 @@ class Ledger:
         retrained: where retraining chose `recommended`, its reward there and the ends of the 95% interval.
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
+        images: that the children train on (see `ImageData.contents`); None in a benchmark.
     """
 
-    def __init__(self, recipe: Recipe, space: SearchSpace, baseline: Architecture) -> None:
+    def __init__(
+        self, recipe: Recipe, space: SearchSpace, baseline: Architecture, images: Contents | None = None
+    ) -> None:
         self.recipe = recipe
         self.space = space
+        self.images = images
         self.objective = recipe.make_objective()
         self.recommended: Child | None = None
         self.retrained: tuple[float, float, float] | None = None
@@ -111,7 +116,8 @@ class Ledger:
         if header.get("format") != FORMAT:
             raise JournalError(f"the journal's format must be {FORMAT}, not {header.get('format')!r}")
         recipe = Recipe.parse(header["recipe"], "journal")
-        ledger = cls(recipe, SearchSpace(header["space"]), Architecture.from_dict(header["baseline"]))
+        baseline = Architecture.from_dict(header["baseline"])
+        ledger = cls(recipe, SearchSpace(header["space"]), baseline, header.get("images"))
         for event in events[1:]:
             ledger.apply(event)
         return ledger

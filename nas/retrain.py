@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.data import check_unchanged
 from nas.evaluators import make_evaluator
 from nas.evaluators.base import Failure, Measurement
 from nas.journal import Event, Journal
@@ -120,9 +121,11 @@ def retrain(
             raise InputError(f"{path}: no child has finished yet")
         began = ledger.recipe.where(Recipe.load(str(path / RECIPE)))
         recipe = _recipe(began, seeds, epochs, workers)
+        evaluator = make_evaluator(recipe)
+        check_unchanged(ledger.images, evaluator.contents(recipe.load_baseline()))
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)
-        results = train(path / RETRAIN, recipe, make_evaluator(recipe), trials, ray_address, watch)
+        results = train(path / RETRAIN, recipe, evaluator, trials, ray_address, watch)
         found = _compare(ledger, ranked, seeds, recipe, [results[trial.number] for trial in trials])
         if not _recorded(events, found):
             journal.append(found.event())

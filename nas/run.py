@@ -15,6 +15,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 import controllers
+from nas.data import check_unchanged
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Measurement
 from nas.executors import make_executor
@@ -129,10 +130,10 @@ def relocate(path: Path, source: str) -> None:
     Raises:
         InputError: no run there, or what is there now can't be used; the recipe stays as it is.
     """
-    file = Folder.open(path).path / RECIPE
+    folder, file = Folder.open(path), path / RECIPE
     recipe = Recipe.load(str(file))
     moved = recipe.where(Recipe.load(str(file), source=source))
-    make_evaluator(moved)
+    check_unchanged(folder.ledger().images, make_evaluator(moved).contents(moved.load_baseline()))
     file.write_text(moved.to_yaml(), encoding="utf-8")
 
 
@@ -184,9 +185,10 @@ def retarget(
     _check_comparable(earlier.recipe, recipe)
     _check(recipe)
     evaluator = make_evaluator(recipe)
+    check_unchanged(earlier.images, evaluator.contents(recipe.load_baseline()))
     folder = Folder.create(recipe, out)
     with Journal(folder.journal) as journal:
-        Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost)).adopt(measured)
+        _study(recipe, journal, evaluator).adopt(measured)
     return folder, _run(folder, recipe, evaluator, ray_address, watch)
 
 
@@ -248,6 +250,16 @@ def find_architecture(name_or_path: str) -> Architecture:
     return winner.trial.architecture
 
 
+def _study(
+    recipe: Recipe,
+    journal: Journal,
+    evaluator: ProxyEvaluator | BenchmarkEvaluator,
+    watch: Callable[[Study], None] = lambda study: None,
+) -> Study:
+    images = evaluator.contents(recipe.load_baseline())
+    return Study(recipe, journal, watch, evaluator.cost_function(recipe.objective.cost), images)
+
+
 def _run(
     folder: Folder,
     recipe: Recipe,
@@ -256,9 +268,7 @@ def _run(
     watch: Callable[[Folder, Study], None],
 ) -> Study:
     with Journal(folder.journal) as journal:
-        study = Study(
-            recipe, journal, lambda study: watch(folder, study), evaluator.cost_function(recipe.objective.cost)
-        )
+        study = _study(recipe, journal, evaluator, lambda study: watch(folder, study))
         # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
         with threadpool_limits(1) if recipe.benchmark else nullcontext():
             if not study.done:

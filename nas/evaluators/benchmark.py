@@ -201,6 +201,9 @@ class BenchmarkEvaluator:
         if not low <= target <= high:
             raise BenchmarkError(unreachable(target, low, high, name, self.space.name))
 
+    def contents(self, architecture: Architecture) -> None:
+        """Nothing is trained on images here (see `ProxyEvaluator.contents`)."""
+
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Look one child up (see `Evaluator.evaluate`); equal seeds observe equal accuracies.
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 
 from nas import training
-from nas.data import ImageData, load
+from nas.data import Contents, ImageData, load
 from nas.evaluators.base import Measurement, Report
 from nas.model import build
 from nas.objective import CostFunction, cost_function
@@ -55,6 +55,10 @@ class ProxyEvaluator:
     def cost_function(self, name: str) -> CostFunction:
         """The cost of the deployed network (see `nas.objective.cost_function`)."""
         return cost_function(name)
+
+    def contents(self, architecture: Architecture) -> Contents:
+        """Of the images that an architecture trains on (see `ImageData.contents`)."""
+        return self.images(architecture).contents
 
     def images(self, architecture: Architecture) -> ImageData:
         """The images that an architecture trains on, packed once per host and loaded once per process.

@@ -217,6 +217,12 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
     assert nas("resume", "run")[0] == 0
     assert nas("resume", "run", "--data", "missing.npz")[0] == 2
     assert nas("resume", "run")[0] == 0
+    np.savez("more.npz", **{name: np.concatenate([array, array[:3]]) for name, array in arrays.items()})
+    for words in (["resume", "run"], ["top", "run", "--retrain"], ["retarget", "run", "--flops", "600K"]):
+        code, _, err = nas(*words, "--data", "more.npz")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "the images changed since the run began, from 60 of 3 classes to 63 of 3 classes" in err
+    assert nas("resume", "run")[0] == 0
 
 
 @pytest.mark.parametrize("accuracy", ["NaN", "7"])
