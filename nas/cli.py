@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -147,7 +148,10 @@ def top(
 
     ledger = run.Folder.open(path).ledger()
     status = console.status_line(ledger, 0, 0)
-    _print(status, console.ranking(ledger, k) if ledger.best(1) else console.no_result(ledger))
+    if ledger.winner is None:
+        _print(status, console.no_result(ledger))
+    else:
+        _print(status, console.best(ledger, ledger.winner), console.ranking(ledger, k))
 
 
 @app.command()
@@ -440,29 +444,29 @@ def _search(
     seen: list[Folder] = []
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
-    def say_if_torn(study: Study) -> None:
-        if study.torn:
-            screen.print("a crash cut off the journal's last line; it is dropped, nothing else is lost")
+    def say(line: str) -> None:
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def watch(folder: Folder, study: Study) -> None:
         if not seen:
             seen.append(folder)
-            screen.print(f"searching in {folder.path}", highlight=False, soft_wrap=True)
-            say_if_torn(study)
+            say(f"searching in {folder.path}")
+            if study.torn:
+                say("a crash cut off the journal's last line; it is dropped, nothing else is lost")
+            if study.ledger.retrained and not study.done:
+                say("what retraining chose among the first children no longer holds; give nas top RUN --retrain again")
         progress.update(study.ledger)
 
     screen = Console()
     try:
         with console.Progress(screen) as progress:
             folder, study = go(watch)
-        if not seen:  # all children had their results already
-            say_if_torn(study)
         ledger = study.ledger
         evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
         outcome = console.verdict(ledger, verdict(ledger, evaluator))
     except KeyboardInterrupt:
-        where = seen[0].path if seen else None
-        typer.echo(f"\nstopped; every finished child is kept. Go on with: nas resume {where}" if where else "\nstopped")
+        go_on = f"; every finished child is kept. Go on with: nas resume {quote(str(seen[0].path))}" if seen else ""
+        typer.echo(f"\nstopped{go_on}")
         sys.exit(STOPPED)
     _print(outcome)
     if ledger.best(1):
@@ -472,7 +476,7 @@ def _search(
     if not ledger.best(1):
         sys.exit(1)
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
-    run = folder.path
+    run = quote(str(folder.path))
     typer.echo(f"Next: nas show {run}, nas top {run}, nas export {run} -o DIR, nas scale {run} -o DIR")
     _then_scale(folder, workers, ray_address)
 

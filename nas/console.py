@@ -16,7 +16,7 @@ from rich.text import Text
 
 from nas.evaluators.base import Failure, Measurement
 from nas.ledger import Child, Ledger
-from nas.objective import BAND, format_quantity
+from nas.objective import BAND, format_quantity, plural
 from search_space import Architecture, cost
 from search_space.architecture import Part
 
@@ -79,7 +79,7 @@ class Progress(_Screen):
         settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
         if done > last and settled and (handed_out or time.monotonic() - at >= LINE_EVERY):
             self._shown = (done, time.monotonic())
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class TrialsProgress(_Screen):
@@ -97,7 +97,7 @@ class TrialsProgress(_Screen):
             self._trials, self._before, self._began = trials, done, now
         failed = sum(isinstance(result, Failure) for result in trials.results.values())
         proxy = trials.recipe.proxy
-        what = f"trainings of {count(proxy.epochs, 'epoch')} each" if proxy else "look-ups"
+        what = f"trainings of {plural(proxy.epochs, 'epoch')} each" if proxy else "look-ups"
         line = f"{done}/{total} {what} done, {failed} failed"
         if done > self._before:
             line += f" | {_duration((total - done) * (now - self._began) / (done - self._before))} left"
@@ -105,12 +105,7 @@ class TrialsProgress(_Screen):
             self._live.update(Text(line))
         elif done > self._before and (done == total or now - self._shown >= LINE_EVERY):
             self._shown = now
-            self._console.print(line, highlight=False, soft_wrap=True)
-
-
-def count(number: int, what: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def unit_of(cost_name: str) -> str:
@@ -124,9 +119,9 @@ def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
     running, begun = len(ledger.running()), len(ledger.children) - 1  # without the baseline
     others = f"{begun - finished} not finished" if begun > finished and not running else f"{running} running"
     words = [f"{finished}/{total} done, {others}, {len(ledger.failed())} failed"]
-    best = ledger.best(1)
-    if best:
-        words.append(f"best {_summary(ledger, best[0])}")
+    leader = ledger.best(1)
+    if leader:
+        words.append(f"best {_summary(ledger, leader[0])}")
     elif ledger.baseline.reward is not None:
         words.append(f"baseline {_summary(ledger, ledger.baseline)}")
     if done_here and seconds > 0:
@@ -157,10 +152,7 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
     if winner is None:
         return no_result(ledger)
     inside = "" if ledger.space.contains(baseline.trial.architecture) else f" (outside the space {ledger.space.name})"
-    lines = [
-        str(against_random),
-        f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name}{_rank(ledger)})",
-    ]
+    lines = [str(against_random), best(ledger, winner)]
     if baseline.reward is None or winner.reward is None:
         reason = baseline.result.reason if isinstance(baseline.result, Failure) else "it has not finished"
         return "\n".join([*lines, f"baseline  no result: {reason}"])
@@ -175,6 +167,11 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
     return "\n".join(lines)
 
 
+def best(ledger: Ledger, winner: Child) -> str:
+    """What is handed over, in a line."""
+    return f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name}{_rank(ledger)})"
+
+
 def no_result(ledger: Ledger) -> str:
     """That no child was measured, and why the last one wasn't."""
     reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
@@ -184,8 +181,12 @@ def no_result(ledger: Ledger) -> str:
 def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
     """How far to believe the winner's gain over the baseline."""
     if ledger.retrained:
-        reward, low, high = ledger.retrained
-        return f"Retrained, the best is estimated at {reward:.4f} (95% interval {low:.4f} to {high:.4f}): believe that"
+        event = ledger.retrained
+        longer = f"Retrained for {plural(event['epochs'], 'epoch')}" if event.get("epochs") else "Retrained"
+        if event.get("gain") is None:
+            return f"{longer}, its reward is estimated at {event['estimate']:.4f}"
+        above, low, high = event["gain"]
+        return f"{longer}, the gain is estimated at {above:+.4f} (95% interval {low:+.4f} to {high:+.4f}): believe that"
     did = "looked up" if ledger.recipe.benchmark else "trained"
     times = len(winner.accuracies)
     advice = (
@@ -246,7 +247,7 @@ def target_words(ledger: Ledger) -> str:
         words += _cheaper(ledger, ledger.winner)
     if not BAND[0] <= objective.ratio(ledger.winner.cost) <= BAND[1]:
         if section.name == "auto":
-            words += "; no measured child meets it: train more children"
+            words += "; the controller knows none that meets it: train more children"
         elif section.name == "mnasnet" and objective.w_above in (None, objective.w):
             words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
     return words
@@ -256,12 +257,13 @@ def _cheaper(ledger: Ledger, winner: Child) -> str:
     """What was measured to be at least as accurate as the winner below the target's band."""
     ratio = ledger.objective.ratio
     below = [child for child in ledger.best() if ratio(child.cost) < BAND[0] and ratio(child.cost) < ratio(winner.cost)]
-    best = max(below, key=lambda child: child.accuracy or 0, default=None)
-    if best is None or (best.accuracy or 0) < (winner.accuracy or 0):
+    rival = max(below, key=lambda child: child.accuracy or 0, default=None)
+    if rival is None or (rival.accuracy or 0) < (winner.accuracy or 0):
         return ""
-    name, at = best.trial.architecture.name, format_quantity(best.cost or 0)
+    name, at = rival.trial.architecture.name, format_quantity(rival.cost or 0)
     unit = unit_of(ledger.recipe.objective.cost)
-    return f"; {name} off the target was measured to be as good: accuracy {best.accuracy:.2%}, {at} {unit}"
+    how = "better" if (rival.accuracy or 0) > (winner.accuracy or 0) else "as good"
+    return f"; {name} off the target was measured to be {how}: accuracy {rival.accuracy:.2%}, {at} {unit}"
 
 
 def stages(architecture: Architecture, beside: Architecture | None = None) -> Table:

@@ -86,9 +86,10 @@ class Ledger:
         space: of the deployed networks.
         objective: from accuracy and cost to the reward, as adapted so far.
         recommended: the child that was chosen at the end of the search or by retraining; None before that.
-        retrained: where retraining chose `recommended`, its reward there and the ends of the 95% interval.
+        retrained: the event by which retraining chose `recommended`; None if it didn't.
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
+        adopted: children that were taken over from another run.
         images: that the children train on (see `ImageData.contents`); None in a benchmark.
     """
 
@@ -98,9 +99,10 @@ class Ledger:
         self.recipe = recipe
         self.space = space
         self.images = images
+        self.adopted = 0
         self.objective = recipe.make_objective()
         self.recommended: Child | None = None
-        self.retrained: tuple[float, float, float] | None = None
+        self.retrained: Event | None = None
         self.children: dict[int, Child] = {}
         self.by_key: dict[str, Child] = {}
         self.add(baseline, None)
@@ -139,6 +141,7 @@ class Ledger:
             suggestion = Suggestion(
                 tuple(event["actions"]), event["log_prob"], event["policy_version"], event.get("random", False)
             )
+            self.adopted += event.get("adopted", False)
             if kind == "suggested":
                 return self.add(self.space.decode(suggestion.actions), suggestion)
             self.children[event["trial"]].suggestions.append(suggestion)
@@ -153,8 +156,7 @@ class Ledger:
             self.adapt(replace(self.objective, w=event["w"], w_above=event["w_above"]))
         elif kind == "recommended":
             self.recommended = self.children[event["trial"]]
-            by_retraining = event.get("by") == "retraining"
-            self.retrained = (event["estimate"], event["low"], event["high"]) if by_retraining else None
+            self.retrained = event if event.get("by") == "retraining" else None
         return self.children.get(event.get("trial", -1))
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None) -> Child:

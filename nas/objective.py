@@ -28,8 +28,8 @@ _AIM = (0.97, 1.0)
 _STEPS = (0.05, 0.5)
 """How far the exponents up to T and above T move at least; a quarter of it back once T is met."""
 
-_MOST_STEPS = 60
-"""Enough for an exponent of 50, under which nothing counts but the distance to T."""
+_MOST_STEPS = 150
+"""Enough for both exponents to reach 50 in turn, under which nothing counts but the distance to T."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +211,11 @@ def unreachable(target: float, low: float, high: float, cost: str, space: str) -
     """Why a recipe's T can't be met, in words: the space's networks cost from `low` to `high` in the unit of `cost`."""
     reach = f"{format_quantity(low)} to {format_quantity(high)} {cost}"
     return f"objective.target: {format_quantity(target)} is outside what {space} reaches: {reach}"
+
+
+def plural(number: int, what: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def format_quantity(value: float) -> str:

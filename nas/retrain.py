@@ -74,7 +74,8 @@ class Retraining:
         return self.leaders[0]
 
     def event(self) -> dict[str, Any]:
-        """The choice as an event of the search's journal."""
+        """The choice as an event of the search's journal, with its gain over the baseline where that was retrained."""
+        gain = self.baseline and self.choice.estimate - self.baseline.estimate
         return {
             "event": "recommended",
             "trial": self.choice.child.trial.number,
@@ -82,6 +83,8 @@ class Retraining:
             "estimate": self.choice.estimate.value,
             "low": self.choice.estimate.low,
             "high": self.choice.estimate.high,
+            "epochs": self.epochs,
+            "gain": gain and [gain.value, gain.low, gain.high],
         }
 
 
@@ -119,9 +122,8 @@ def retrain(
         ranked = _ranked(ledger, k, [event["trial"] for event in events if event["event"] == "recommended"])
         if not ranked:
             raise InputError(f"{path}: no child has finished yet")
-        began = ledger.recipe.where(Recipe.load(str(path / RECIPE)))
-        recipe = _recipe(began, seeds, epochs, workers)
-        evaluator = make_evaluator(recipe)
+        recipe = _recipe(ledger.recipe, seeds, epochs, workers)
+        evaluator = make_evaluator(recipe.where(Recipe.load(str(path / RECIPE))))
         check_unchanged(ledger.images, evaluator.contents(recipe.load_baseline()))
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)

@@ -7,7 +7,7 @@ where the winner was retrained or scaled, also `retrain.jsonl` and `scale/`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 import controllers
-from nas.data import check_unchanged
+from nas.data import Contents, check_unchanged
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Measurement
 from nas.executors import make_executor
-from nas.journal import Journal, parse
+from nas.journal import Event, Journal, parse
 from nas.ledger import Ledger
 from nas.objective import EXACT_COSTS, unreachable
 from nas.recipe import Recipe
@@ -100,10 +100,10 @@ def start(
         KeyboardInterrupt: the user stopped it; `resume` goes on.
     """
     _check(recipe)
-    evaluator = make_evaluator(recipe)
+    evaluator, images = _prepared(recipe, trains=True)
     folder = Folder.create(recipe, out)
     try:
-        return folder, _run(folder, recipe, evaluator, ray_address, watch)
+        return folder, _run(folder, recipe, evaluator, images, ray_address, watch)
     except InputError:
         if not any(event["event"] in ("completed", "failed") for event in parse(folder.journal)[0]):
             shutil.rmtree(folder.path)
@@ -115,36 +115,41 @@ def resume(
 ) -> tuple[Folder, Study]:
     """Go on with a search after any stop; how it is executed may change, nothing else.
 
+    A search that came to its end needs its images no more.
+
     Raises:
         InputError: no run there, a changed recipe, or data that can't be used; the journal stays as it is.
         KeyboardInterrupt: the user stopped it; `resume` goes on.
     """
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
-    return folder, _run(folder, recipe, make_evaluator(recipe), ray_address, watch)
+    evaluator, images = _prepared(recipe, not _concluded(parse(folder.journal)[0]))
+    return folder, _run(folder, recipe, evaluator, images, ray_address, watch)
 
 
 def relocate(path: Path, source: str) -> None:
     """Write into a run's recipe where its images, or its benchmark's file, are now.
 
     Raises:
-        InputError: no run there, or what is there now can't be used; the recipe stays as it is.
+        InputError: no run there, it is running, or what is there now can't be used; the recipe stays as it is.
     """
     folder, file = Folder.open(path), path / RECIPE
-    recipe = Recipe.load(str(file))
-    moved = recipe.where(Recipe.load(str(file), source=source))
-    check_unchanged(folder.ledger().images, make_evaluator(moved).contents(moved.load_baseline()))
-    file.write_text(moved.to_yaml(), encoding="utf-8")
+    with Journal(folder.journal):
+        recipe = Recipe.load(str(file))
+        moved = recipe.where(Recipe.load(str(file), source=source))
+        check_unchanged(folder.ledger().images, make_evaluator(moved).contents(moved.load_baseline()))
+        file.write_text(moved.to_yaml(), encoding="utf-8")
 
 
 def add_scaling(path: Path) -> None:
     """Let a search that began without it go on to a family: its recipe gets a `scale` section, unless it has one.
 
     Raises:
-        InputError: no run there, or it trains on no images.
+        InputError: no run there, it is running, or it trains on no images.
     """
-    recipe = Folder.open(path).path / RECIPE
-    recipe.write_text(Recipe.load(str(recipe)).scaling().to_yaml(), encoding="utf-8")
+    recipe = path / RECIPE
+    with Journal(Folder.open(path).journal):
+        recipe.write_text(Recipe.load(str(recipe)).scaling().to_yaml(), encoding="utf-8")
 
 
 def retarget(
@@ -163,7 +168,7 @@ def retarget(
     Args:
         path: the folder of the earlier run, which stays as it is.
         settings: to lay over its recipe, the new target among them.
-        children: how many more to train; as many as the earlier recipe had by default.
+        children: how many more to train; as many as the earlier run by default, those that it took over left out.
         out: folder of the new run.
         ray_address: of a running Ray cluster.
         watch: called after every change.
@@ -177,19 +182,25 @@ def retarget(
     measured = [child for child in earlier.children.values() if isinstance(child.result, Measurement)]
     if not earlier.best(1):
         raise InputError(f"{path}: no child has finished yet")
-    more = earlier.recipe.children if children is None else children
+    more = earlier.recipe.children - earlier.adopted if children is None else children
     known = len([child for child in measured if child is not earlier.baseline])
     recipe = Recipe.load(
         str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"], source
     )
     _check_comparable(earlier.recipe, recipe)
     _check(recipe)
-    evaluator = make_evaluator(recipe)
-    check_unchanged(earlier.images, evaluator.contents(recipe.load_baseline()))
-    folder = Folder.create(recipe, out)
-    with Journal(folder.journal) as journal:
-        _study(recipe, journal, evaluator).adopt(measured)
-    return folder, _run(folder, recipe, evaluator, ray_address, watch)
+    evaluator, images = _prepared(recipe, more > 0 or earlier.baseline not in measured)
+    check_unchanged(earlier.images, images)
+    folder, images = Folder.create(recipe, out), images or earlier.images
+    part = folder.journal.with_suffix(".part")  # a run appears when all are taken over
+    try:
+        with Journal(part) as journal:
+            Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), images=images).adopt(measured)
+        part.rename(folder.journal)
+    except BaseException:
+        shutil.rmtree(folder.path)
+        raise
+    return folder, _run(folder, recipe, evaluator, images, ray_address, watch)
 
 
 def _check(recipe: Recipe) -> None:
@@ -250,25 +261,32 @@ def find_architecture(name_or_path: str) -> Architecture:
     return winner.trial.architecture
 
 
-def _study(
-    recipe: Recipe,
-    journal: Journal,
-    evaluator: ProxyEvaluator | BenchmarkEvaluator,
-    watch: Callable[[Study], None] = lambda study: None,
-) -> Study:
-    images = evaluator.contents(recipe.load_baseline())
-    return Study(recipe, journal, watch, evaluator.cost_function(recipe.objective.cost), images)
+def _concluded(events: Sequence[Event]) -> bool:
+    """Whether a search came to its end, so that nothing is to be trained."""
+    ends = [i for i, event in enumerate(events) if event["event"] == "recommended" and "by" not in event]
+    return bool(ends) and all(event["event"] == "recommended" for event in events[ends[-1] :])
+
+
+def _prepared(recipe: Recipe, trains: bool) -> tuple[ProxyEvaluator | BenchmarkEvaluator, Contents | None]:
+    """The evaluator and its images, which are only looked for if something is to be trained."""
+    if recipe.benchmark is None and not trains:
+        return ProxyEvaluator.of(recipe), None
+    evaluator = make_evaluator(recipe)
+    return evaluator, evaluator.contents(recipe.load_baseline())
 
 
 def _run(
     folder: Folder,
     recipe: Recipe,
     evaluator: ProxyEvaluator | BenchmarkEvaluator,
+    images: Contents | None,
     ray_address: str | None,
     watch: Callable[[Folder, Study], None],
 ) -> Study:
+    cost = evaluator.cost_function(recipe.objective.cost)
     with Journal(folder.journal) as journal:
-        study = _study(recipe, journal, evaluator, lambda study: watch(folder, study))
+        study = Study(recipe, journal, lambda study: watch(folder, study), cost, images)
+        watch(folder, study)
         # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
         with threadpool_limits(1) if recipe.benchmark else nullcontext():
             if not study.done:

@@ -7,7 +7,7 @@ from rich.table import Table
 from nas.audit import Audit, Tau
 from nas.cam import Cam
 from nas.grid import ALONE, GROWTHS, Grid, Plan, Point, Trained
-from nas.objective import format_quantity
+from nas.objective import format_quantity, plural
 from nas.retrain import Retrained, Retraining
 from nas.scaling import Coefficients
 from nas.statistics import FEWEST, Estimate, kendall_tau
@@ -47,7 +47,8 @@ def retraining_words(found: Retraining) -> str:
 
 def _setting(found: Retraining) -> str:
     many = f"{len(found.leaders)} leaders" if len(found.leaders) > 1 else "The leader"
-    how = f"trained {found.seeds} times with fresh seeds for {found.epochs} epochs (search: {found.search_epochs})"
+    length = f"{plural(found.epochs or 0, 'epoch')} (search: {found.search_epochs})"
+    how = f"trained {found.seeds} times with fresh seeds for {length}"
     if found.epochs is None:
         how = f"looked up {found.seeds} times in the benchmark with fresh seeds, a rehearsal of retraining"
     return (
@@ -137,7 +138,8 @@ def audit_words(found: Audit) -> str:
     forecast = found.forecast
     lines = [f"left out: {failure}" for failure in found.failures]
     lines += [
-        f"{len(found.networks)} networks, proxy {found.proxy_epochs} epochs, reference {found.reference_epochs} epochs",
+        f"{len(found.networks)} networks, proxy {plural(found.proxy_epochs, 'epoch')}, reference "
+        f"{plural(found.reference_epochs, 'epoch')}",
         "Kendall's tau between proxy and reference, with the 95% interval of a bootstrap over networks:",
         f"  accuracy, one training (what the search sees)  {_tau(found.tau_single)}",
         f"  accuracy, mean of two trainings                {_tau(found.tau_mean)}",
@@ -213,8 +215,8 @@ def plan_words(plan: Plan) -> str:
         f"base {base.name} as this recipe's proxy: {base.resolution} px, {format_quantity(cost.flops(base))} FLOPs\n"
         f"grid of step {settings.step:g}: {points} times alpha, beta, gamma with a product within "
         f"{settings.tolerance:g} of 2, the paper's among them, round to {len(plan.candidates)} networks\n"
-        f"{once} trainings, up to {again} of the base and the leaders with fresh seeds{comparison}, {proxy.epochs} "
-        f"epochs each: in FLOPs like {plan.work:.0f} trainings of the base"
+        f"{once} trainings, up to {again} of the base and the leaders with fresh seeds{comparison}, "
+        f"{plural(proxy.epochs, 'epoch')} each: in FLOPs like {plan.work:.0f} trainings of the base"
     )
 
 
@@ -289,8 +291,8 @@ def _grid_worth(found: Grid) -> list[str]:
     assert proxy is not None
     left_out = [f"{phi:g}" for phi in settings.phi if phi > found.scaler.most_phi]
     lines = [
-        f"These are accuracies of small networks after {proxy.epochs} epochs: they choose coefficients for such "
-        "networks, and only suggest them for the family."
+        f"These are accuracies of small networks after {plural(proxy.epochs, 'epoch')}: they choose coefficients for "
+        "such networks, and only suggest them for the family."
     ]
     if left_out:
         lines.append(f"phi {', '.join(left_out)}: left out of the family, a dimension would grow more than 100 times")

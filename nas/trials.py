@@ -25,7 +25,7 @@ class Trials:
     """A list of trials, passive as a study is: an executor takes them and brings their results.
 
     Every result is in the journal before it counts. It belongs to a network and a seed, not to a place in the list:
-    over an earlier journal, a longer or shorter list trains only what the journal lacks.
+    over an earlier journal, a longer or shorter list trains only what the journal lacks, and once more what failed.
 
     Attributes:
         recipe: that trains them.
@@ -52,7 +52,9 @@ class Trials:
         self._watch = watch
         known = self._begin()
         found = {trial.number: known.get((trial.key, trial.seed)) for trial in self.trials}
-        self.results = {number: result for number, result in found.items() if result is not None}
+        self.results: dict[int, Measurement | Failure] = {
+            number: result for number, result in found.items() if result is not None
+        }
         self._waiting = [trial for trial in self.trials if trial.number not in self.results]
 
     @property
@@ -80,7 +82,7 @@ class Trials:
         self.results[trial.number] = result
         self._watch(self)
 
-    def _begin(self) -> dict[tuple[str, int], Measurement | Failure]:
+    def _begin(self) -> dict[tuple[str, int], Measurement]:
         """Start a new journal, or read the results of an earlier one."""
         events = self._journal.replay()
         if not events:
@@ -92,7 +94,7 @@ class Trials:
             return {}
         self._check_header(events[0])
         try:
-            return {(event["key"], event["seed"]): _result(event) for event in events[1:]}
+            return {(event["key"], event["seed"]): _result(event) for event in events[1:] if "reason" not in event}
         except KeyError as error:
             raise JournalError(f"{self._journal.path}: damaged: an event lacks {error}") from None
 
@@ -101,9 +103,13 @@ class Trials:
         if header.get("format") != FORMAT:
             raise JournalError(f"{path}: format: must be {FORMAT}, not {header.get('format')!r}")
         began = Recipe.parse({**self.recipe.model_dump(), **header.get("settings", {})}, str(path))
-        changed = began.where(self.recipe).differs(self.recipe)
+        changed = began.differs(self.recipe)
         if changed:
-            raise JournalError(f"{path}: {changed} changed since these trainings began; undo it, or move the file away")
+            was, now = (_value(recipe, changed) for recipe in (began, self.recipe))
+            raise JournalError(
+                f"{path}: {changed} changed since these trainings began, from {was} to {now}; "
+                "undo it, or move the file away"
+            )
         began_with = header.get("grown_from", {"name": "no network", "key": None})
         if began_with["key"] != (self.grown_from and self.grown_from.key()):
             raise JournalError(
@@ -202,7 +208,13 @@ def whole_trainings(recipe: Recipe, epochs: int | None, workers: int | None) -> 
     return Recipe.parse(values, recipe.name)
 
 
-def _result(event: Event) -> Measurement | Failure:
-    if event["event"] == "failed":
-        return Failure(event["reason"])
+def _value(recipe: Recipe, path: str) -> Any:
+    """The field of a recipe at a path such as `proxy.epochs`."""
+    value: Any = recipe.model_dump()
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _result(event: Event) -> Measurement:
     return Measurement(event["accuracy"], event["epochs"], event["seconds"])

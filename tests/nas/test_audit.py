@@ -107,12 +107,24 @@ def test_other_settings_in_the_same_folder_are_refused(nas, small_recipe):
     assert "proxy.jsonl: proxy.lr changed since" in err
 
 
+def test_other_images_are_another_audit(nas, small_recipe, tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("one.npz", "two.npz"):
+        np.savez(name, x_train=rng.integers(0, 255, (60, 8, 8), dtype=np.uint8), y_train=np.arange(60) % 3)
+    small = (*AUDIT, "--set", "proxy.batch_size=16", "--set", "proxy.share=1")
+    assert nas("audit", small_recipe, *small, "--data", "one.npz")[0] == 0
+    code, _, err = nas("audit", small_recipe, *small, "--data", "two.npz")
+    assert code == 2
+    assert "proxy.jsonl: data.source changed since" in err
+    assert "one.npz" in err
+
+
 def test_another_reference_is_refused_before_anything_is_trained(nas, small_recipe):
     nas("audit", small_recipe, *AUDIT)
     before = Path("audit/proxy.jsonl").read_bytes()
     code, _, err = nas("audit", small_recipe, *AUDIT, "--networks", "11", "--epochs", "3")
     assert code == 2
-    assert "reference.jsonl: proxy.epochs changed since" in err
+    assert "reference.jsonl: proxy.epochs changed since these trainings began, from 2 to 3" in err
     assert Path("audit/proxy.jsonl").read_bytes() == before
 
 

@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from nas.evaluators import proxy
+from nas.journal import Journal
 from nas.objective import format_quantity
 from nas.recipe import Recipe
 from nas.run import Folder
+from nas.study import Study
 from search_space import Architecture, cost, load_architecture
 
 
@@ -104,6 +106,34 @@ def test_retargeting_goes_on_with_the_children_of_the_earlier_run(finished, nas)
     assert later.recipe.objective.target == 600_000
     recipe = Recipe.load("new/recipe.yaml")
     assert (recipe.objective.name, recipe.children) == ("auto", 8)
+
+
+def test_a_retargeting_that_is_stopped_while_it_takes_children_over_leaves_nothing(finished, nas, monkeypatch):
+    finish, calls = Study.finish, []
+
+    def stopped(self, trial, result):
+        calls.append(trial)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        finish(self, trial, result)
+
+    monkeypatch.setattr(Study, "finish", stopped)
+    code, out, _ = nas("retarget", "run", "--flops", "600K", "-o", "new")
+    assert code == 130
+    assert "resume" not in out
+    assert not Path("new").exists()
+
+
+def test_retargeting_again_trains_as_many_as_the_run_before(finished, nas):
+    assert "8/8 done" in nas("retarget", "run", "--flops", "600K", "--children", "2", "-o", "new")[1]
+    assert "10/10 done" in nas("retarget", "new", "--flops", "700K", "-o", "newer")[1]
+
+
+def test_a_folder_with_brackets_in_its_name_is_a_folder(nas, small_recipe):
+    code, out, _ = nas("search", small_recipe, "--set", "children=1", "-o", "my run[/x]")
+    assert code == 0
+    assert "searching in my run[/x]\n" in out
+    assert "nas show 'my run[/x]'" in out
 
 
 def test_retargeting_without_more_children_ranks_again(finished, nas):
@@ -208,13 +238,22 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
     assert nas("search", small_recipe, "--data", "here.npz", "-o", "run", *small)[0] == 0
     Path("here.npz").rename("there.npz")
     proxy._images.cache_clear()  # another process has not seen them yet
-    for words in (["resume", "run"], ["top", "run", "--retrain"], ["retarget", "run", "--flops", "600K"]):
+    before = Path("run/journal.jsonl").read_bytes()
+    for words in (["resume", "run"], ["retarget", "run", "--flops", "600K", "--children", "0", "-o", "ranked"]):
+        assert nas(*words)[0] == 0  # nothing is to be trained
+    assert Path("run/journal.jsonl").read_bytes() == before
+    for words in (["top", "run", "--retrain"], ["retarget", "run", "--flops", "600K"]):
         code, _, err = nas(*words)
         assert (code, err.count("\n")) == (2, 1)
         assert "here.npz" in err
     assert nas("retarget", "run", "--flops", "600K", "--children", "1", "-o", "new", "--data", "there.npz")[0] == 0
     assert nas("top", "run", "-k", "2", "--retrain", "--epochs", "1", "--data", "there.npz")[0] == 0
-    assert nas("resume", "run")[0] == 0
+    recipe = Path("run/recipe.yaml").read_text()
+    assert "there.npz" in recipe
+    with Journal(Path("run/journal.jsonl")):
+        assert "another process is running this search" in nas("resume", "run", "--data", "there.npz")[2]
+        assert "another process is running this search" in nas("resume", "run", "--then-scale")[2]
+    assert Path("run/recipe.yaml").read_text() == recipe
     assert nas("resume", "run", "--data", "missing.npz")[0] == 2
     assert nas("resume", "run")[0] == 0
     np.savez("more.npz", **{name: np.concatenate([array, array[:3]]) for name, array in arrays.items()})

@@ -93,13 +93,15 @@ def test_another_list_reuses_what_it_shares(recipe, trials, path):
     assert none.seeds == []
 
 
-def test_a_failure_is_a_result_and_the_list_goes_on(recipe, trials, path):
+def test_the_list_goes_on_after_a_failure_and_what_failed_is_tried_again(recipe, trials, path):
     results = train(path, recipe, Scripted(fails=2), trials)
     assert results[1] == Failure("RuntimeError: out of memory")
     assert len(results) == len(trials)
     again = Scripted()
-    assert train(path, recipe, again, trials) == results
-    assert again.seeds == []
+    found = train(path, recipe, again, trials)
+    assert again.seeds == [trials[1].seed]
+    assert {**found, 1: results[1]} == results
+    assert isinstance(found[1], Measurement)
 
 
 def test_ray_tune_runs_the_list(recipe, trials, path):

@@ -211,10 +211,14 @@ def test_the_ranking_shows_what_is_handed_over_wherever_it_ranks(searched):
 def test_a_winner_that_retraining_chose_is_said_to_be(searched):
     ledger = searched([*range(12), *FOUND], random=12)
     trial = ledger.best()[2].trial.number
-    retrained = {"by": "retraining", "estimate": 0.7, "low": 0.69, "high": 0.71}
+    retrained = {"by": "retraining", "estimate": 0.7, "epochs": 8, "gain": [0.01, -0.002, 0.022]}
     for by, how, trust in (
         ({}, "best as estimated", "It was trained once"),
-        (retrained, "chosen by retraining", "estimated at 0.7000 (95% interval 0.6900 to 0.7100)"),
+        (
+            retrained,
+            "chosen by retraining",
+            "for 8 epochs, the gain is estimated at +0.0100 (95% interval -0.0020 to +0.0220)",
+        ),
     ):
         ledger.apply({"event": "recommended", "trial": trial, **by})
         words = console.verdict(ledger, Verdict(72, "warm-up", 0.01, 0.005, 0.02))
