@@ -391,7 +391,12 @@ def _brought(values: Mapping[str, Any], source: str) -> list[str]:
     if values.get("space") not in {other.space for other in FORMATS if other is not kind}:
         return []
     noise = f"benchmark.noise={json.dumps(kind.noise)}"
-    return [f"space={kind.space}", f"baseline={kind.baseline}", f"objective.target={kind.target:.0f}", noise]
+    return [
+        f"space={kind.space}",
+        f"baseline={json.dumps(kind.baseline)}",
+        f"objective.target={kind.target:.0f}",
+        noise,
+    ]
 
 
 def _drop_exponents(values: dict[str, Any], settings: Sequence[str]) -> None:
