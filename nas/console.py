@@ -187,6 +187,8 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
             return f"{longer}, its reward is estimated at {event['estimate']:.4f}"
         above, low, high = event["gain"]
         return f"{longer}, the gain is estimated at {above:+.4f} (95% interval {low:+.4f} to {high:+.4f}): believe that"
+    if ledger.recipe.benchmark and ledger.recipe.benchmark.noise == 0:
+        return "It was looked up without noise, so none of this is luck"
     did = "looked up" if ledger.recipe.benchmark else "trained"
     times = len(winner.accuracies)
     advice = (

@@ -115,20 +115,20 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
 
 
 def check_unchanged(then: Contents | None, now: Contents | None) -> None:
-    """Refuse other images than those that earlier children were measured on, with which new ones couldn't be compared.
+    """Refuse other images, or another benchmark's file, than earlier children were measured on: none compare with them.
 
     Args:
         then: from a journal; None where it tells nothing.
-        now: None for a benchmark.
+        now: counts by what is counted, and a digest.
 
     Raises:
         DataError: they differ in their number, their classes or their labels.
     """
     if then and now and then != now:
-        was, is_now = (f"{each['images']:,} of {each['classes']:,} classes" for each in (then, now))
+        was, is_now = (", ".join(f"{each[name]:,} {name}" for name in each if name != "digest") for each in (then, now))
         raise DataError(
-            f"data.source: the images changed since the run began, from {was} to {is_now}; new children couldn't be "
-            "compared with the earlier ones: put the images back, or start a new search"
+            f"source: its content changed since the run began, from {was} to {is_now}; new children couldn't be "
+            "compared with the earlier ones: put it back, or start a new search"
         )
 
 

@@ -90,7 +90,7 @@ class Ledger:
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
         adopted: children that were taken over from another run.
-        images: that the children train on (see `ImageData.contents`); None in a benchmark.
+        images: that the children train on (see `ImageData.contents`), or the benchmark's networks; None where unknown.
     """
 
     def __init__(

@@ -140,6 +140,8 @@ class ObjectiveSection(_Section):
         if self.target < least:
             unit = {"flops": "multiply-adds", "params": "parameters"}[self.cost]
             raise ValueError(f"target: {self.target:g} {unit} is less than any network has; write {self.target:g}M?")
+        if self.cost == "latency" and self.target > 1e5:
+            raise ValueError(f"target: {self.target:g} ms is more than any network takes; is it T of another cost?")
         return self
 
     @model_validator(mode="after")
@@ -301,9 +303,9 @@ class Recipe(_Section):
         values = dict(read_yaml(path))
         if source is not None:
             section = "benchmark" if _has(values, "benchmark") else "data"
-            brought = _brought(values, source) if section == "benchmark" else []
+            brought = _brought(values, source, settings) if section == "benchmark" else []
             settings = [*brought, *settings, f"{section}.source={json.dumps(source)}"]
-        _drop_exponents(values, settings)
+        _drop_what_belongs_to_another(values, settings)
         for setting in settings:
             _lay_over(values, setting)
         return cls.parse(values, str(name_or_path))
@@ -383,28 +385,29 @@ def _find(name_or_path: str) -> Path:
     raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
 
 
-def _brought(values: Mapping[str, Any], source: str) -> list[str]:
-    """Settings that a benchmark's file brings to a recipe for another benchmark: its space, baseline, T and noise."""
+def _brought(values: Mapping[str, Any], source: str, settings: Sequence[str]) -> list[str]:
+    """Settings that a benchmark's file brings to a recipe for another: its space, baseline, noise, and T in FLOPs."""
     from nas.evaluators.benchmark import FORMATS, format_of
 
     kind = format_of(source)
     if values.get("space") not in {other.space for other in FORMATS if other is not kind}:
         return []
     noise = f"benchmark.noise={json.dumps(kind.noise)}"
-    return [
-        f"space={kind.space}",
-        f"baseline={json.dumps(kind.baseline)}",
-        f"objective.target={kind.target:.0f}",
-        noise,
-    ]
-
-
-def _drop_exponents(values: dict[str, Any], settings: Sequence[str]) -> None:
-    """Forget the file's exponents if another objective than the file's is laid over it, for they belong to that."""
-    names = [setting.partition("=")[2] for setting in settings if setting.startswith("objective.name=")]
+    brought = [f"space={kind.space}", f"baseline={kind.baseline}", noise]
+    costs = [setting for setting in settings if setting.startswith("objective.cost=")]
     section = values.get("objective")
-    if names and isinstance(section, Mapping) and names[-1] != section.get("name", "mnasnet"):
-        values["objective"] = {field: value for field, value in section.items() if field not in ("w", "w_above")}
+    cost = section.get("cost", "flops") if isinstance(section, Mapping) else "flops"
+    in_flops = (costs[-1].partition("=")[2] if costs else cost) == "flops"
+    return [*brought, f"objective.target={kind.target:.0f}"] if in_flops else brought
+
+
+def _drop_what_belongs_to_another(values: dict[str, Any], settings: Sequence[str]) -> None:
+    """Forget the file's exponents or options where another objective or controller than the file's is laid over it."""
+    for name, default, own in (("objective", "mnasnet", ("w", "w_above")), ("controller", "model_based", ("options",))):
+        names = [setting.partition("=")[2] for setting in settings if setting.startswith(f"{name}.name=")]
+        section = values.get(name)
+        if names and isinstance(section, Mapping) and names[-1] != section.get("name", default):
+            values[name] = {field: value for field, value in section.items() if field not in own}
 
 
 def _lay_over(values: dict[str, Any], setting: str) -> None:

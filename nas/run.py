@@ -104,8 +104,10 @@ def start(
     folder = Folder.create(recipe, out)
     try:
         return folder, _run(folder, recipe, evaluator, images, ray_address, watch)
-    except InputError:
-        if not any(event["event"] in ("completed", "failed") for event in parse(folder.journal)[0]):
+    except (InputError, KeyboardInterrupt) as error:
+        events = parse(folder.journal)[0] if folder.journal.exists() else []
+        results = [event for event in events if event["event"] in ("completed", "failed")]
+        if not events or (isinstance(error, InputError) and not results):
             shutil.rmtree(folder.path)
         raise
 
@@ -210,7 +212,10 @@ def _check(recipe: Recipe) -> None:
         InputError: the message says what it takes, or what can be reached.
     """
     name, options = recipe.controller.name, recipe.controller.options
-    least = controllers.make_options(name, **options).least_children
+    try:
+        least = controllers.make_options(name, **options).least_children
+    except InputError as error:
+        raise InputError(f"controller.options: {error}") from None
     if recipe.children < least:
         raise InputError(
             f"children: {recipe.children} is fewer than the {least} that {name} needs; give it more, or use random"

@@ -8,6 +8,7 @@ their speed on several devices.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Self
 import numpy as np
 
 from controllers.features import Features
+from nas.data import Contents
 from nas.evaluators import benchmark_file, surrogate
 from nas.evaluators.base import Measurement, Report
 from nas.evaluators.benchmark_file import FORMATS, BenchmarkError, Format, Network
@@ -114,6 +116,7 @@ class BenchmarkEvaluator:
         metrics: Mapping[str, Callable[[], Surrogate]],
         noise: float | None,
         source: str,
+        contents: Contents | None = None,
     ) -> None:
         """Make one from its truth.
 
@@ -123,7 +126,9 @@ class BenchmarkEvaluator:
             metrics: what gives the logarithm of each device metric.
             noise: standard deviation in points; None for one of a table's trained seeds, else `NOISE`.
             source: the file, for messages.
+            contents: what tells whether the file is still that of then; None for what is shipped.
         """
+        self._contents = contents
         self.space = space
         self.metrics = tuple(sorted(metrics))
         self.tau = None if isinstance(truth, Table) else truth.tau
@@ -164,7 +169,8 @@ class BenchmarkEvaluator:
         truth = Table(space, networks) if complete else Surrogate.fitted(features, means, source)
         metrics = sorted({name for network in networks.values() for name in network.metrics})
         logs = {name: partial(_fit_log, features, networks, name, source) for name in metrics}
-        return cls(space, truth, logs, noise, source)
+        digest = hashlib.sha256(repr(sorted(means.items())).encode()).hexdigest()[:16]
+        return cls(space, truth, logs, noise, source, {"networks": len(networks), "digest": digest})
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -201,8 +207,9 @@ class BenchmarkEvaluator:
         if not low <= target <= high:
             raise BenchmarkError(unreachable(target, low, high, name, self.space.name))
 
-    def contents(self, architecture: Architecture) -> None:
-        """Nothing is trained on images here (see `ProxyEvaluator.contents`)."""
+    def contents(self, architecture: Architecture) -> Contents | None:
+        """Of the file, whatever the architecture (see `ProxyEvaluator.contents`); None for what is shipped."""
+        return self._contents
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Look one child up (see `Evaluator.evaluate`); equal seeds observe equal accuracies.

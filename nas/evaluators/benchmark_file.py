@@ -51,7 +51,7 @@ class Format:
 
     Attributes:
         space: the library's space that the format describes.
-        baseline: the network of that space to compare with, of the library or a file.
+        baseline: the library's network of that space to compare with.
         target: T in multiply-adds that its users search at.
         noise: standard deviation of an observed accuracy in points; None where repeated trainings tell it.
         fields: that every row must have.
@@ -246,7 +246,7 @@ FORMATS = ACCEL, MACRO = (
     ),
     Format(
         space="nas-bench-macro",
-        baseline=str(Path(__file__).with_name("nas-bench-macro-e3k3.yaml")),
+        baseline="nas-bench-macro-e3k3",
         target=40e6,
         noise=None,
         fields=("arch", "acc", "mean", "params", "flops"),

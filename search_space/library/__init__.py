@@ -9,6 +9,7 @@ from search_space.architecture import FORMAT, Architecture
 from search_space.errors import InputError
 from search_space.space import SearchSpace, read_space
 
+_BENCHMARKS = Path(__file__).parent / "benchmarks"  # networks that a benchmark's searches are compared with
 _FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
 
 
@@ -41,6 +42,8 @@ def _find(name_or_path: str | Path, kind: str) -> Path:
     known = names(kind)
     if name in known:
         return _FILES[name]
+    if (unpublished := _BENCHMARKS / f"{name}.yaml").is_file():
+        return unpublished
     path = Path(name)
     if path.exists() or path.suffix in (".yaml", ".yml"):
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
@@ -193,6 +194,7 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "rehearse-b0", "--set", "space=mbconv"], "accel-nasbench"),
         (["search", "rehearse-b0", "--set", "objective.cost=throughput_phone"], "throughput_phone"),
         (["search", "rehearse-b0", "--set", "baseline=mobilenet-v2"], "baseline: mobilenet-v2 is outside the space"),
+        (["search", "rehearse-b0", "--set", "objective.cost=latency"], "4e+08 ms is more than any network takes"),
         (["search", "rehearse-b0", "--workers", "4"], "executor.workers: a benchmark is looked up in this process"),
         (["search", "digits", "--set", "deployment.num_classes=3"], "3 is fewer than the 10 classes of digits"),
         (["retarget", "missing", "--flops", "200"], "no run there"),
@@ -260,7 +262,7 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
     for words in (["resume", "run"], ["top", "run", "--retrain"], ["retarget", "run", "--flops", "600K"]):
         code, _, err = nas(*words, "--data", "more.npz")
         assert (code, err.count("\n")) == (2, 1)
-        assert "the images changed since the run began, from 60 of 3 classes to 63 of 3 classes" in err
+        assert "changed since the run began, from 60 images, 3 classes to 63 images, 3 classes" in err
     assert nas("resume", "run")[0] == 0
 
 
@@ -272,6 +274,22 @@ def test_an_impossible_accuracy_in_a_journal_is_refused(finished, nas, accuracy)
         code, _, err = nas(*words)
         assert code == 2
         assert "damaged: accuracy or cost out of range" in err
+
+
+def test_another_benchmark_file_is_not_that_of_the_run(nas, shared):
+    with gzip.open(shared / "data" / "nas_bench_macro.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line in file]
+    better = [row | {"acc": [min(100.0, value + 5) for value in row["acc"]]} for row in rows]
+    for name, content in (("own.jsonl", rows), ("other.jsonl", better)):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in content))
+    assert nas("search", "rehearse-b0", "--data", "own.jsonl", "--set", "children=12", "-o", "run")[0] == 0
+    Path("own.jsonl").rename("moved.jsonl")
+    for words in (["resume", "run"], ["top", "run", "--retrain"], ["retarget", "run", "--flops", "30M"]):
+        code, _, err = nas(*words, "--data", "other.jsonl")
+        assert code == 2
+        assert "changed since the run began, from 6,561 networks to 6,561 networks" in err
+    assert nas("retarget", "run", "--flops", "30M", "--children", "2", "-o", "new", "--data", "moved.jsonl")[0] == 0
+    assert nas("show", "nas-bench-macro-e3k3")[0] == 0
 
 
 def test_an_export_never_overwrites_another_file(nas, tmp_path):

@@ -150,12 +150,24 @@ def test_a_source_is_laid_over_what_the_recipe_has(tmp_path):
     assert Recipe.load("digits", source="photos").data.source == "photos"
 
 
+def test_another_controller_drops_the_options_of_the_files(tmp_path):
+    path = tmp_path / "r.yaml"
+    values = LOOK_UP | {"controller": {"name": "ppo", "options": {"lr": 0.01}}}
+    path.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items()))
+    assert Recipe.load(str(path), ["controller.name=ppo"]).controller.options == {"lr": 0.01}
+    assert Recipe.load(str(path), ["controller.name=random"]).controller.options == {}
+    own = Recipe.load(str(path), ["controller.name=reinforce", "controller.options.lr=0.1"])
+    assert own.controller.options == {"lr": 0.1}
+
+
 def test_the_file_of_another_benchmark_brings_what_belongs_to_it(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps(dict.fromkeys(MACRO.fields)))
     recipe = Recipe.load("rehearse-b0", source=str(rows))
     assert (recipe.space, recipe.objective.target, recipe.benchmark.noise) == ("nas-bench-macro", 40e6, None)
     assert recipe.load_space().contains(recipe.load_baseline())
+    recipe = Recipe.load("rehearse-b0", ["objective.cost=params", "objective.target=2M"], str(rows))
+    assert (recipe.objective.cost, recipe.objective.target) == ("params", 2e6)
     settings = ["objective.target=30M", "benchmark.noise=1.0"]
     recipe = Recipe.load("rehearse-b0", settings, str(rows))
     assert (recipe.space, recipe.objective.target, recipe.benchmark.noise) == ("nas-bench-macro", 30e6, 1.0)
