@@ -194,7 +194,6 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "rehearse-b0", "--set", "space=mbconv"], "accel-nasbench"),
         (["search", "rehearse-b0", "--set", "objective.cost=throughput_phone"], "throughput_phone"),
         (["search", "rehearse-b0", "--set", "baseline=mobilenet-v2"], "baseline: mobilenet-v2 is outside the space"),
-        (["search", "rehearse-b0", "--set", "objective.cost=latency"], "4e+08 ms is more than any network takes"),
         (["search", "rehearse-b0", "--workers", "4"], "executor.workers: a benchmark is looked up in this process"),
         (["search", "digits", "--set", "deployment.num_classes=3"], "3 is fewer than the 10 classes of digits"),
         (["retarget", "missing", "--flops", "200"], "no run there"),
