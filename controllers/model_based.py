@@ -116,8 +116,8 @@ class ModelBased(PPO):
 
     def _suggest(self) -> Suggestion:
         self._asked += 1
-        known = max(self._asked, len(self._observed) + 1)  # told outcomes of others are as good as asked for
-        warmed_up = known > self.options.warm_up
+        counted = max(self._asked, len(self._observed) + 1)  # told outcomes of others are as good as asked for
+        warmed_up = counted > self.options.warm_up
         model = self._trusted_model() if warmed_up else None
         doubtful = None if model is None else self._doubtful(model)
         if doubtful is not None:

@@ -21,7 +21,7 @@ from nas.recipe import ExecutorSection, Recipe
 from nas.run import RESULTS
 from nas.statistics import Floats, Noise, kendall_tau, tau_interval
 from nas.study import Study
-from nas.trials import Trials, check, make_folder, repeated, train, whole_trainings
+from nas.trials import Trials, check_journal, make_folder, repeated, train, whole_trainings
 from search_space import Architecture, InputError, SearchSpace, cost
 from search_space.space import Actions
 
@@ -154,7 +154,7 @@ def audit(
     folder = out or RESULTS / f"{recipe.name}-audit"
     make_folder(folder, PROXY, "audit")
     for name, (setting, _) in settings.items():
-        check(folder / f"{name}.jsonl", setting)
+        check_journal(folder / f"{name}.jsonl", setting)
     results: list[list[Measurement | Failure]] = [[] for _ in chosen]
     for name, (setting, repeats) in settings.items():
         trials = repeated(list(enumerate(chosen)), repeats, recipe.seed)

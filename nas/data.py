@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.int64]
-Contents = dict[str, Any]
 
 DEFAULT_HOLDOUT = 0.2
 EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -62,8 +61,8 @@ class ImageData:
         return int(self.images.shape[1])
 
     @property
-    def contents(self) -> Contents:
-        """What tells, in a journal, whether these are still the images of then, wherever they lie now."""
+    def contents(self) -> dict[str, Any]:
+        """What tells whether these are the images of another time (see `nas.evaluators.base.Contents`)."""
         digest = hashlib.sha256(repr(self.classes).encode() + self.labels.tobytes()).hexdigest()[:16]
         return {"images": len(self.labels), "classes": len(self.classes), "digest": digest}
 
@@ -112,24 +111,6 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
     labels = source.train_labels if source.val_labels is None else np.append(source.train_labels, source.val_labels)
     images = _mapped(source, (len(labels), resolution, resolution, 3))
     return ImageData(images, labels, train, val, source.classes)
-
-
-def check_unchanged(then: Contents | None, now: Contents | None) -> None:
-    """Refuse other images, or another benchmark's file, than earlier children were measured on: none compare with them.
-
-    Args:
-        then: from a journal; None where it tells nothing.
-        now: counts by what is counted, and a digest.
-
-    Raises:
-        DataError: they differ in their number, their classes or their labels.
-    """
-    if then and now and then != now:
-        was, is_now = (", ".join(f"{each[name]:,} {name}" for name in each if name != "digest") for each in (then, now))
-        raise DataError(
-            f"source: its content changed since the run began, from {was} to {is_now}; new children couldn't be "
-            "compared with the earlier ones: put it back, or start a new search"
-        )
 
 
 def cache_dir() -> Path:

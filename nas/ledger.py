@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from controllers import Outcome, Suggestion
-from nas.data import Contents
-from nas.evaluators.base import Failure, Measurement
+from nas.evaluators.base import Contents, Failure, Measurement
 from nas.journal import FORMAT, Event, JournalError
 from nas.objective import Objective
 from nas.recipe import Recipe
@@ -90,15 +89,15 @@ class Ledger:
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
         adopted: children that were taken over from another run.
-        images: that the children train on (see `ImageData.contents`), or the benchmark's networks; None where unknown.
+        contents: of what the children are measured on; None where it can't change or isn't known.
     """
 
     def __init__(
-        self, recipe: Recipe, space: SearchSpace, baseline: Architecture, images: Contents | None = None
+        self, recipe: Recipe, space: SearchSpace, baseline: Architecture, contents: Contents | None = None
     ) -> None:
         self.recipe = recipe
         self.space = space
-        self.images = images
+        self.contents = contents
         self.adopted = 0
         self.objective = recipe.make_objective()
         self.recommended: Child | None = None
@@ -119,7 +118,7 @@ class Ledger:
             raise JournalError(f"the journal's format must be {FORMAT}, not {header.get('format')!r}")
         recipe = Recipe.parse(header["recipe"], "journal")
         baseline = Architecture.from_dict(header["baseline"])
-        ledger = cls(recipe, SearchSpace(header["space"]), baseline, header.get("images"))
+        ledger = cls(recipe, SearchSpace(header["space"]), baseline, header.get("contents"))
         for event in events[1:]:
             ledger.apply(event)
         return ledger

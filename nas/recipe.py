@@ -332,7 +332,7 @@ class Recipe(_Section):
         """The recipe with every default written out, one section per line."""
         return "".join(f"{name}: {flow(value)}\n" for name, value in self.model_dump().items())
 
-    def where(self, other: Recipe) -> Recipe:
+    def with_source_of(self, other: Recipe) -> Recipe:
         """This recipe with its images, or its benchmark's file, where the other has them."""
         moved = {}
         for name in ("data", "benchmark"):

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.data import check_unchanged
 from nas.evaluators import make_evaluator
-from nas.evaluators.base import Failure, Measurement
+from nas.evaluators.base import Failure, Measurement, check_unchanged
 from nas.journal import Event, Journal
 from nas.ledger import Child, Ledger
 from nas.recipe import Recipe
@@ -123,8 +122,8 @@ def retrain(
         if not ranked:
             raise InputError(f"{path}: no child has finished yet")
         recipe = _recipe(ledger.recipe, seeds, epochs, workers)
-        evaluator = make_evaluator(recipe.where(Recipe.load(str(path / RECIPE))))
-        check_unchanged(ledger.images, evaluator.contents(recipe.load_baseline()))
+        evaluator = make_evaluator(recipe.with_source_of(Recipe.load(str(path / RECIPE))))
+        check_unchanged(ledger.contents, evaluator.contents(recipe.load_baseline()))
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)
         results = train(path / RETRAIN, recipe, evaluator, trials, ray_address, watch)

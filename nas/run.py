@@ -15,9 +15,8 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 import controllers
-from nas.data import Contents, check_unchanged
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
-from nas.evaluators.base import Measurement
+from nas.evaluators.base import Contents, Measurement, check_unchanged
 from nas.executors import make_executor
 from nas.journal import Event, Journal, parse
 from nas.ledger import Ledger
@@ -100,10 +99,10 @@ def start(
         KeyboardInterrupt: the user stopped it; `resume` goes on.
     """
     _check(recipe)
-    evaluator, images = _prepared(recipe, trains=True)
+    evaluator, contents = _prepared(recipe, trains=True)
     folder = Folder.create(recipe, out)
     try:
-        return folder, _run(folder, recipe, evaluator, images, ray_address, watch)
+        return folder, _run(folder, recipe, evaluator, contents, ray_address, watch)
     except (InputError, KeyboardInterrupt) as error:
         events = parse(folder.journal)[0] if folder.journal.exists() else []
         results = [event for event in events if event["event"] in ("completed", "failed")]
@@ -125,8 +124,8 @@ def resume(
     """
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
-    evaluator, images = _prepared(recipe, not _concluded(parse(folder.journal)[0]))
-    return folder, _run(folder, recipe, evaluator, images, ray_address, watch)
+    evaluator, contents = _prepared(recipe, not _concluded(parse(folder.journal)[0]))
+    return folder, _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 
 def relocate(path: Path, source: str) -> None:
@@ -138,8 +137,8 @@ def relocate(path: Path, source: str) -> None:
     folder, file = Folder.open(path), path / RECIPE
     with Journal(folder.journal):
         recipe = Recipe.load(str(file))
-        moved = recipe.where(Recipe.load(str(file), source=source))
-        check_unchanged(folder.ledger().images, make_evaluator(moved).contents(moved.load_baseline()))
+        moved = recipe.with_source_of(Recipe.load(str(file), source=source))
+        check_unchanged(folder.ledger().contents, make_evaluator(moved).contents(moved.load_baseline()))
         file.write_text(moved.to_yaml(), encoding="utf-8")
 
 
@@ -191,18 +190,20 @@ def retarget(
     )
     _check_comparable(earlier.recipe, recipe)
     _check(recipe)
-    evaluator, images = _prepared(recipe, more > 0 or earlier.baseline not in measured)
-    check_unchanged(earlier.images, images)
-    folder, images = Folder.create(recipe, out), images or earlier.images
+    evaluator, contents = _prepared(recipe, more > 0 or earlier.baseline not in measured)
+    check_unchanged(earlier.contents, contents)
+    folder, contents = Folder.create(recipe, out), contents or earlier.contents
     part = folder.journal.with_suffix(".part")  # a run appears when all are taken over
     try:
         with Journal(part) as journal:
-            Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), images=images).adopt(measured)
+            Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), contents=contents).adopt(
+                measured
+            )
         part.rename(folder.journal)
     except BaseException:
         shutil.rmtree(folder.path)
         raise
-    return folder, _run(folder, recipe, evaluator, images, ray_address, watch)
+    return folder, _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 
 def _check(recipe: Recipe) -> None:
@@ -239,7 +240,7 @@ def _check_comparable(earlier: Recipe, recipe: Recipe) -> None:
         InputError: the message names the field.
     """
     changeable = {name: getattr(recipe, name) for name in _RETARGETABLE}
-    if changed := earlier.where(recipe).model_copy(update=changeable).differs(recipe):
+    if changed := earlier.with_source_of(recipe).model_copy(update=changeable).differs(recipe):
         raise InputError(f"{changed}: may not change, the run's children couldn't be ranked beside new ones")
 
 
@@ -273,7 +274,7 @@ def _concluded(events: Sequence[Event]) -> bool:
 
 
 def _prepared(recipe: Recipe, trains: bool) -> tuple[ProxyEvaluator | BenchmarkEvaluator, Contents | None]:
-    """The evaluator and its images, which are only looked for if something is to be trained."""
+    """The evaluator and its contents; images are only looked for if something is to be trained."""
     if recipe.benchmark is None and not trains:
         return ProxyEvaluator.of(recipe), None
     evaluator = make_evaluator(recipe)
@@ -284,13 +285,13 @@ def _run(
     folder: Folder,
     recipe: Recipe,
     evaluator: ProxyEvaluator | BenchmarkEvaluator,
-    images: Contents | None,
+    contents: Contents | None,
     ray_address: str | None,
     watch: Callable[[Folder, Study], None],
 ) -> Study:
     cost = evaluator.cost_function(recipe.objective.cost)
     with Journal(folder.journal) as journal:
-        study = Study(recipe, journal, lambda study: watch(folder, study), cost, images)
+        study = Study(recipe, journal, lambda study: watch(folder, study), cost, contents)
         watch(folder, study)
         # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
         with threadpool_limits(1) if recipe.benchmark else nullcontext():

@@ -8,8 +8,7 @@ from typing import Any
 import controllers
 from controllers import Suggestion
 from nas import __version__
-from nas.data import Contents, check_unchanged
-from nas.evaluators.base import Failure, Measurement
+from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged
 from nas.journal import FORMAT, Event, Journal, JournalError
 from nas.ledger import Child, Ledger, Trial, finished_event
 from nas.objective import CostFunction, Objective, cost_function, final_objective
@@ -41,9 +40,9 @@ class Study:
         journal: Journal,
         watch: Callable[[Study], None] = lambda study: None,
         cost: CostFunction | None = None,
-        images: Contents | None = None,
+        contents: Contents | None = None,
     ) -> None:
-        self.ledger = Ledger(recipe, recipe.load_space(), recipe.load_baseline(), images)
+        self.ledger = Ledger(recipe, recipe.load_space(), recipe.load_baseline(), contents)
         self.exhausted = False
         self._repeats = 0  # suggestions of known networks since the last new network or result
         self._adapted_at = 0  # measured children at the objective's last adaptation
@@ -234,7 +233,7 @@ class Study:
             "recipe": self.ledger.recipe.model_dump(),
             "space": self.ledger.space.to_dict(),
             "baseline": self.ledger.baseline.trial.architecture.to_dict(),
-            "images": self.ledger.images,
+            "contents": self.ledger.contents,
         }
 
     def _check_header(self, found: Event) -> None:
@@ -250,8 +249,8 @@ class Study:
             raise JournalError(f"{self._journal.path}: format: must be {FORMAT}, not {found.get('format')!r}")
         began = Recipe.parse(found.get("recipe", {}), str(self._journal.path))
         changeable = {"executor": recipe.executor, "scale": recipe.scale}
-        changed = began.where(recipe).model_copy(update=changeable).differs(recipe)
-        check_unchanged(found.get("images"), self.ledger.images)
+        changed = began.with_source_of(recipe).model_copy(update=changeable).differs(recipe)
+        check_unchanged(found.get("contents"), self.ledger.contents)
         for name in ("space", "baseline"):
             changed = changed or (f"{name}: the file is another" if found.get(name) != ours[name] else None)
         if changed:

@@ -141,7 +141,7 @@ def train(
     return listed.results
 
 
-def check(path: Path, recipe: Recipe) -> None:
+def check_journal(path: Path, recipe: Recipe) -> None:
     """Refuse to go on with an earlier journal, if there is one, that belongs to other trainings.
 
     Raises:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from search_space.architecture import Architecture
+from search_space.errors import DataError
 
 Report = Callable[[int, float], None]
+Contents = dict[str, Any]
+"""Of what children are measured on: counts by what is counted, and a `digest`; not where it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,24 @@ class Evaluator(Protocol):
             Exception: anything else is a failed child; the search goes on.
         """
         ...
+
+
+def check_unchanged(then: Contents | None, now: Contents | None) -> None:
+    """Refuse other images, or another benchmark's file, than earlier children were measured on: none compare with them.
+
+    Args:
+        then: from a journal; None where it tells nothing.
+        now: None for what can't change.
+
+    Raises:
+        DataError: they differ.
+    """
+    if then and now and then != now:
+        was, is_now = (", ".join(f"{each[name]:,} {name}" for name in each if name != "digest") for each in (then, now))
+        raise DataError(
+            f"source: its content changed since the run began, from {was} to {is_now}; new children couldn't be "
+            "compared with the earlier ones: put it back, or start a new search"
+        )
 
 
 def describe(error: BaseException) -> str:

@@ -19,9 +19,8 @@ from typing import Self
 import numpy as np
 
 from controllers.features import Features
-from nas.data import Contents
 from nas.evaluators import benchmark_file, surrogate
-from nas.evaluators.base import Measurement, Report
+from nas.evaluators.base import Contents, Measurement, Report
 from nas.evaluators.benchmark_file import FORMATS, BenchmarkError, Format, Network
 from nas.evaluators.encoder import Encoder
 from nas.evaluators.optimum import optimum

@@ -9,8 +9,8 @@ from functools import lru_cache
 import torch
 
 from nas import training
-from nas.data import Contents, ImageData, load
-from nas.evaluators.base import Measurement, Report
+from nas.data import ImageData, load
+from nas.evaluators.base import Contents, Measurement, Report
 from nas.model import build
 from nas.objective import CostFunction, cost_function
 from nas.recipe import Data, Proxy, Recipe

@@ -146,7 +146,7 @@ def test_a_source_is_laid_over_what_the_recipe_has(tmp_path):
     rows.write_text(json.dumps(dict.fromkeys(ACCEL.fields)))
     moved = Recipe.load(str(path), source=str(rows))
     assert moved.benchmark.source == str(rows)
-    assert Recipe.load(str(path)).where(moved) == moved
+    assert Recipe.load(str(path)).with_source_of(moved) == moved
     assert Recipe.load("digits", source="photos").data.source == "photos"
 
 
