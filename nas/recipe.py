@@ -390,8 +390,7 @@ def _brought(values: Mapping[str, Any], source: str, settings: Sequence[str]) ->
     kind = format_of(source)
     if values.get("space") not in {other.space for other in FORMATS if other is not kind}:
         return []
-    noise = f"benchmark.noise={json.dumps(kind.noise)}"
-    brought = [f"space={kind.space}", f"baseline={kind.baseline}", noise]
+    brought = [f"space={kind.space}", f"baseline={kind.baseline}", "benchmark.noise=null"]
     costs = [setting for setting in settings if setting.startswith("objective.cost=")]
     section = values.get("objective")
     cost = section.get("cost", "flops") if isinstance(section, Mapping) else "flops"

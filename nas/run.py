@@ -196,9 +196,8 @@ def retarget(
     part = folder.journal.with_suffix(".part")  # a run appears when all are taken over
     try:
         with Journal(part) as journal:
-            Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), contents=contents).adopt(
-                measured
-            )
+            study = Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), contents=contents)
+            study.adopt(measured)
         part.rename(folder.journal)
     except BaseException:
         shutil.rmtree(folder.path)

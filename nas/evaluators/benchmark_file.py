@@ -53,7 +53,6 @@ class Format:
         space: the library's space that the format describes.
         baseline: the library's network of that space to compare with.
         target: T in multiply-adds that its users search at.
-        noise: standard deviation of an observed accuracy in points; None where repeated trainings tell it.
         fields: that every row must have.
         flops: the field with the multiply-adds.
         actions: (row, space) -> the network's actions there.
@@ -64,7 +63,6 @@ class Format:
     space: str
     baseline: str
     target: float
-    noise: float | None
     fields: tuple[str, ...]
     flops: str
     actions: Callable[[Mapping[str, Any], SearchSpace], Actions]
@@ -237,7 +235,6 @@ FORMATS = ACCEL, MACRO = (
         space="accel-nasbench",
         baseline="efficientnet-b0",
         target=400e6,
-        noise=0.3,
         fields=("e", "k", "l", "se", "top1", "macs", "params"),
         flops="macs",
         actions=_accel_actions,
@@ -248,7 +245,6 @@ FORMATS = ACCEL, MACRO = (
         space="nas-bench-macro",
         baseline="nas-bench-macro-e3k3",
         target=40e6,
-        noise=None,
         fields=("arch", "acc", "mean", "params", "flops"),
         flops="flops",
         actions=_macro_actions,
