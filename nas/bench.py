@@ -128,9 +128,10 @@ class Bench:
         self.objective = make_objective(setup.objective, target)
         low, high = self.space.cost_range(cost.flops)
         if not low <= target <= high:
+            wrong = f"--space {setup.space}" if setup.target is None else f"--target {format_quantity(target)}"
             raise InputError(
-                f"--target {format_quantity(target)}: the networks of the space {self.space.name} have "
-                f"{format_quantity(low)} to {format_quantity(high)} FLOPs"
+                f"{wrong}: the networks of the space {self.space.name} have {format_quantity(low)} to "
+                f"{format_quantity(high)} FLOPs, and T is {format_quantity(target)}"
             )
         for name in setup.controllers:
             least = self.make(name, 0, self.objective).options.least_children

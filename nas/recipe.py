@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +28,18 @@ class RecipeError(InputError):
 
 def _quantity(value: object) -> object:
     return parse_quantity(value) if isinstance(value, str) else value
+
+
+def _cost(value: str) -> str:
+    if value in ("flops", "params", "latency") or value.startswith(("latency_", "throughput_")):
+        return value
+    raise ValueError(f"must be flops, params, latency, or a benchmark's latency_... or throughput_..., not {value!r}")
+
+
+def _named(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        return value
+    raise ValueError(f"must be letters, digits, '.', '_' and '-', a letter or digit first, not {value!r}")
 
 
 def _absolute(value: str) -> str:
@@ -129,7 +142,7 @@ class ObjectiveSection(_Section):
     """
 
     name: Literal["mnasnet", "hard", "absolute", "auto"] = "mnasnet"
-    cost: Annotated[str, Field(pattern=r"^(flops|params|latency|(latency|throughput)_[a-z0-9_]+)$")] = "flops"
+    cost: Annotated[str, AfterValidator(_cost)] = "flops"
     target: Quantity
     w: Exponent | None = None
     w_above: Exponent | None = None
@@ -239,7 +252,7 @@ class Recipe(_Section):
     """
 
     format: Literal["baseline-nas/recipe/1"]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Annotated[str, AfterValidator(_named)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     children: Count
     space: Located
@@ -271,6 +284,8 @@ class Recipe(_Section):
                 raise ValueError(f"{section}: {'missing' if self.benchmark is None else 'a benchmark is not trained'}")
         if self.benchmark and self.executor.name != "serial":
             raise ValueError("executor.name: a benchmark is looked up in this process; use serial")
+        if self.benchmark and self._deployed():
+            raise ValueError("deployment: a benchmark's networks were measured as they are; leave it out")
         if self.benchmark and self.scale:
             raise ValueError("scale: trains grown networks on images, and a benchmark has none; search with images")
         if not self.benchmark and self.objective.cost not in ("flops", "params", "latency"):
@@ -304,9 +319,12 @@ class Recipe(_Section):
             brought = _brought(values, source, settings) if section == "benchmark" else []
             settings = [*brought, *settings, f"{section}.source={json.dumps(source)}"]
         _drop_what_belongs_to_another(values, settings)
+        counted = _file_cost(values)
         for setting in settings:
             _lay_over(values, setting)
-        return cls.parse(values, str(name_or_path))
+        recipe = cls.parse(values, str(name_or_path))
+        _check_unit(counted, settings)
+        return recipe
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Recipe:
@@ -391,19 +409,34 @@ def _brought(values: Mapping[str, Any], source: str, settings: Sequence[str]) ->
     if values.get("space") not in {other.space for other in FORMATS if other is not kind}:
         return []
     brought = [f"space={kind.space}", f"baseline={kind.baseline}", "benchmark.noise=null"]
-    costs = [setting for setting in settings if setting.startswith("objective.cost=")]
-    section = values.get("objective")
-    cost = section.get("cost", "flops") if isinstance(section, Mapping) else "flops"
-    in_flops = (costs[-1].partition("=")[2] if costs else cost) == "flops"
+    in_flops = (_laid_over("objective.cost", settings) or _file_cost(values)) == "flops"
     return [*brought, f"objective.target={kind.target:.0f}"] if in_flops else brought
+
+
+def _check_unit(counted: object, settings: Sequence[str]) -> None:
+    """Refuse another cost than the file counted with the file's T, which is in another unit."""
+    cost = _laid_over("objective.cost", settings)
+    if cost not in (None, counted) and _laid_over("objective.target", settings) is None:
+        raise RecipeError(f"--set objective.cost={cost}: needs --set objective.target=... too, T in its own unit")
+
+
+def _file_cost(values: Mapping[str, Any]) -> Any:
+    """What the recipe's file counts as cost."""
+    section = values.get("objective")
+    return section.get("cost", "flops") if isinstance(section, Mapping) else "flops"
+
+
+def _laid_over(field: str, settings: Sequence[str]) -> str | None:
+    """The text that is laid over a field last; None for nothing."""
+    given = [setting.partition("=")[2] for setting in settings if setting.startswith(f"{field}=")]
+    return given[-1] if given else None
 
 
 def _drop_what_belongs_to_another(values: dict[str, Any], settings: Sequence[str]) -> None:
     """Forget the file's exponents or options where another objective or controller than the file's is laid over it."""
     for name, default, own in (("objective", "mnasnet", ("w", "w_above")), ("controller", "model_based", ("options",))):
-        names = [setting.partition("=")[2] for setting in settings if setting.startswith(f"{name}.name=")]
-        section = values.get(name)
-        if names and isinstance(section, Mapping) and names[-1] != section.get("name", default):
+        chosen, section = _laid_over(f"{name}.name", settings), values.get(name)
+        if chosen is not None and isinstance(section, Mapping) and chosen != section.get("name", default):
             values[name] = {field: value for field, value in section.items() if field not in own}
 
 

@@ -212,6 +212,8 @@ def test_the_command_shows_a_table_and_writes_json_and_an_offline_plot(nas, macr
     [
         (["--budgets", "5,x"], "--budgets"),
         (["--target", "much"], "--target"),
+        (["--target", "9G"], "--target 9G: the networks of the space accel-nasbench have"),
+        (["--space", "nas-bench-macro"], "--space nas-bench-macro: the networks of the space nas-bench-macro have"),
         (["--set", "x"], "--set x"),
         (["--data", "missing.jsonl"], "missing.jsonl"),
     ],
