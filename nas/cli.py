@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from contextlib import closing
 from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from search_space.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from nas.bench import Bench, Search
-    from nas.grid import Plan
-    from nas.run import Folder
-    from nas.study import Study
-    from nas.trials import Trials
-
-Result = TypeVar("Result")
 
 app = typer.Typer(
     help="Neural architecture search for an efficient image baseline.",
@@ -33,7 +19,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-STOPPED = 130
 BENCHED = "model_based,ppo,reinforce,evolution,random"
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe: objective.target=300M.")]
@@ -61,12 +46,12 @@ def search(
 
     Example: nas search images --data photos --set children=60 -o results/photos
     """
-    from nas import run
+    from nas import live, run
     from nas.recipe import Recipe
 
     chosen = Recipe.load(recipe, _settings(settings, workers), data)
     chosen = chosen.scaling() if then_scale else chosen
-    _search(lambda watch: run.start(chosen, out, ray_address, watch), workers, ray_address)
+    live.run_search(lambda watch: run.start(chosen, out, ray_address, watch), workers, ray_address)
 
 
 @app.command()
@@ -81,13 +66,13 @@ def resume(
 
     Example: nas resume results/digits
     """
-    from nas import run
+    from nas import live, run
 
     if data is not None:
         run.relocate(path, data)
     if then_scale:
         run.add_scaling(path)
-    _search(lambda watch: run.resume(path, _settings(None, workers), ray_address, watch), workers, ray_address)
+    live.run_search(lambda watch: run.resume(path, _settings(None, workers), ray_address, watch), workers, ray_address)
 
 
 @app.command()
@@ -109,7 +94,7 @@ def retarget(
 
     Example: nas retarget results/digits --flops 200M --children 20
     """
-    from nas import run
+    from nas import live, run
     from nas.objective import parse_amount
 
     for setting in settings or []:
@@ -117,7 +102,9 @@ def retarget(
             raise InputError(f"--set {setting}: --flops and --children say that here")
     target = ["objective.cost=flops", f"objective.target={parse_amount('--flops', flops)!r}"]
     laid_over = [*target, *_settings(settings, workers)]
-    _search(lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch, data), workers, ray_address)
+    live.run_search(
+        lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch, data), workers, ray_address
+    )
 
 
 @app.command()
@@ -135,12 +122,12 @@ def top(
 
     Example: nas top results/digits -k 5 --retrain
     """
-    from nas import run
+    from nas import live, run
 
     if retrain:
         if data is not None:
             run.relocate(path, data)
-        _retrain(path, k, seeds, epochs, workers, ray_address)
+        live.run_retraining(path, k, seeds, epochs, workers, ray_address)
         return
     given = {"--seeds": seeds, "--epochs": epochs, "--data": data, "--workers": workers, "--ray-address": ray_address}
     _refuse(given, "only with --retrain")
@@ -149,9 +136,9 @@ def top(
     ledger = run.Folder.open(path).ledger()
     status = console.status_line(ledger, 0, 0)
     if ledger.winner is None:
-        _print(status, console.no_result(ledger))
+        console.show(status, console.no_result(ledger))
     else:
-        _print(status, console.best(ledger, ledger.winner), console.ranking(ledger, k))
+        console.show(status, console.best(ledger, ledger.winner), console.ranking(ledger, k))
 
 
 @app.command()
@@ -169,12 +156,14 @@ def audit(
 
     Example: nas audit images --data photos --networks 16
     """
-    from nas import audit, summaries
+    from nas import audit, console, live, summaries
     from nas.recipe import Recipe
 
     chosen = Recipe.load(recipe, _settings(settings, workers), data)
-    folder, found = _train_list(lambda watch: audit.audit(chosen, networks, epochs, out, workers, ray_address, watch))
-    _print(summaries.audit_table(found), "", summaries.audit_words(found), f"written to {folder / audit.AUDIT}")
+    folder, found = live.train_list(
+        lambda watch: audit.audit(chosen, networks, epochs, out, workers, ray_address, watch)
+    )
+    console.show(summaries.audit_table(found), "", summaries.audit_words(found), f"written to {folder / audit.AUDIT}")
 
 
 @app.command()
@@ -189,7 +178,7 @@ def show(arch: Arch) -> None:
 
     network = find_architecture(arch)
     beside = load_architecture("efficientnet-b0").with_(num_classes=network.num_classes)
-    _print(console.stages(network, beside))
+    console.show(console.stages(network, beside))
 
 
 @app.command()
@@ -207,7 +196,7 @@ def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="Fo
     if as_json:
         typer.echo(json.dumps(figures, indent=2))
         return
-    _print(
+    console.show(
         console.stages(architecture),
         f"FLOPs {figures['flops']:,} multiply-adds (conv + linear; fvcore counts {figures['fvcore_flops']:,})",
         f"params {figures['params']:,}",
@@ -286,7 +275,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     training = {"--recipe": recipe, "--data": data, "--set": settings, "--ray-address": ray_address}
     options = {f"--{name}": value for name, value in laid_over.items()}
     _refuse({**training, **options, "--workers": workers}, "only with --grid")
-    from nas import family, scaling_tables
+    from nas import console, family, scaling_tables
     from nas.fitting import Wish
     from nas.objective import parse_amount
     from nas.run import find_architecture
@@ -303,7 +292,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
         members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]
     written = family.write(members, out) if out else []
     units = scaling_tables.memory_words(batch_size, train_with)
-    _print(scaling_tables.family_table(members, memory_of), units, *words, *map(str, written))
+    console.show(scaling_tables.family_table(members, memory_of), units, *words, *map(str, written))
 
 
 @app.command()
@@ -318,6 +307,7 @@ def compare(
     Example: nas compare results/family --format markdown
     """
     from nas import compare as comparison
+    from nas import console
 
     if form not in ("text", "markdown"):
         raise InputError(f"--format {form}: unknown; use text or markdown")
@@ -326,7 +316,7 @@ def compare(
     if form == "markdown":
         typer.echo(f"{comparison.markdown(rows)}\n\n{words}")
         return
-    _print(comparison.table(rows), "", words)
+    console.show(comparison.table(rows), "", words)
 
 
 @app.command()
@@ -349,7 +339,7 @@ def cam(  # noqa: PLR0913, PLR0917 (one option each)
 
     Example: nas cam efficientnet-b0 --recipe images --data photos -o results/cam
     """
-    from nas import summaries
+    from nas import console, live, summaries
     from nas.cam import FINE
     from nas.cam import cam as look
     from nas.cam_plot import draw
@@ -359,9 +349,9 @@ def cam(  # noqa: PLR0913, PLR0917 (one option each)
 
     scaler = CompoundScaler(Coefficients(alpha, beta, gamma), FINE, any_product)
     network, chosen = find_architecture(arch), Recipe.load(recipe, _settings(settings, None), data)
-    found = _train_in_turn(lambda watch: look(network, chosen, out, images, phi, scaler, watch))
+    found = live.train_in_turn(lambda watch: look(network, chosen, out, images, phi, scaler, watch))
     draw(found).save(out / "cam.png")
-    _print(summaries.cam_table(found), "", f"written to {out / 'cam.png'}")
+    console.show(summaries.cam_table(found), "", f"written to {out / 'cam.png'}")
 
 
 @app.command()
@@ -384,6 +374,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
     Example: nas bench --controllers ppo,random --budgets 50,100,200 --seeds 20 -o results/bench
     """
     from nas import bench as benches
+    from nas import live
     from nas.objective import parse_amount
 
     setup = benches.Setup(
@@ -400,7 +391,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
     )
     if out.exists():
         raise InputError(f"--out {out}: exists; choose another name")
-    _bench(benches.Bench(setup), workers, out)
+    live.run_bench(benches.Bench(setup), workers, out)
 
 
 def main() -> None:
@@ -431,74 +422,6 @@ def _refuse(options: dict[str, Any], why: str) -> None:
             raise InputError(f"{option}: {why}")
 
 
-def _search(
-    go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]], workers: int | None, ray_address: str | None
-) -> None:
-    """Run or go on with a search, show how it is going, and end with what it found; then scale, if the run says so."""
-    from rich.console import Console
-
-    from nas import console
-    from nas.evaluators import make_evaluator
-    from nas.verdict import verdict
-
-    seen: list[Folder] = []
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    def say(line: str) -> None:
-        screen.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    def watch(folder: Folder, study: Study) -> None:
-        if not seen:
-            seen.append(folder)
-            say(f"searching in {folder.path}")
-            if study.torn:
-                say("a crash cut off the journal's last line; it is dropped, nothing else is lost")
-            if study.ledger.retrained and not study.done:
-                say("what retraining chose among the first children no longer holds; give nas top RUN --retrain again")
-        progress.update(study.ledger)
-
-    screen = Console()
-    try:
-        with console.Progress(screen) as progress:
-            folder, study = go(watch)
-        ledger = study.ledger
-        evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
-        outcome = console.verdict(ledger, verdict(ledger, evaluator))
-    except KeyboardInterrupt:
-        go_on = f"; every finished child is kept. Go on with: nas resume {quote(str(seen[0].path))}" if seen else ""
-        typer.echo(f"\nstopped{go_on}")
-        sys.exit(STOPPED)
-    _print(outcome)
-    if ledger.best(1):
-        _print(console.target_words(ledger), "", console.ranking(ledger, 10))
-    if study.exhausted:
-        typer.echo("The controller has no more new networks to suggest, so the search ended early.")
-    if not ledger.best(1):
-        sys.exit(1)
-    typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
-    run = quote(str(folder.path))
-    typer.echo(f"Next: nas show {run}, nas top {run}, nas export {run} -o DIR, nas scale {run} -o DIR")
-    _then_scale(folder, workers, ray_address)
-
-
-def _then_scale(folder: Folder, workers: int | None, ray_address: str | None) -> None:
-    """After a search whose recipe says so: retrain its leaders, search the coefficients for the best, and grow it."""
-    from nas import grid
-    from nas.recipe import Recipe
-    from nas.run import RECIPE, SCALE
-    from search_space import Architecture
-
-    recipe = Recipe.load(str(folder.path / RECIPE), _settings(None, workers))
-    if recipe.scale is None:
-        return
-    go_on = f"nas resume {folder.path}"
-    typer.echo("\nscale: the leaders are trained again")
-    _retrain(folder.path, recipe.scale.retrain, recipe.scale.seeds, None, workers, ray_address, go_on)
-    typer.echo("\nscale: alpha, beta and gamma for the choice")
-    plan = grid.prepare(Architecture.load(folder.best), recipe)
-    _grid(plan, folder.path / SCALE, ray_address, go_on)
-
-
 def _scale_by_grid(
     arch: str,
     where: tuple[str, str | None, list[str]],
@@ -519,7 +442,7 @@ def _scale_by_grid(
         out: the folder.
         ray_address: of a running Ray cluster.
     """
-    from nas import family, grid
+    from nas import family, grid, live
     from nas.recipe import Recipe
     from nas.run import find_architecture
     from nas.scaling import Rounding
@@ -531,114 +454,7 @@ def _scale_by_grid(
     scale = [f"scale.{name}={json.dumps(value)}" for name, value in values.items() if value is not None]
     chosen = Recipe.load(recipe, [*settings, *scale], data)
     plan = grid.prepare(find_architecture(arch), chosen, Rounding(*rounding))
-    _grid(plan, out, ray_address, "the same command")
-
-
-def _grid(plan: Plan, out: Path, ray_address: str | None, go_on: str) -> None:
-    """Train a grid and show which coefficients win."""
-    from nas import family, grid, scaling_tables, summaries
-
-    _print(summaries.plan_words(plan))
-    found = _train_list(lambda watch: grid.search(plan, out, ray_address, watch), go_on)
-    _print(summaries.grid_table(found), "", summaries.grid_words(found))
-    if plan.settings.compare:
-        _print("", summaries.comparison_table(found), summaries.comparison_words(found))
-    figures = [grid.FIGURES, *([grid.PLOT] if plan.settings.compare else []), f"{grid.FAMILY}/"]
-    _print("", scaling_tables.family_table(found.family(), family.memory_function(1, None)))
-    typer.echo(f"written to {out}: {', '.join(figures)}")
-
-
-def _retrain(
-    path: Path,
-    k: int,
-    seeds: int | None,
-    epochs: int | None,
-    workers: int | None,
-    ray_address: str | None,
-    go_on: str = "the same command",
-) -> None:
-    """Retrain the leaders of a run, show what that says, and hand over the best."""
-    from nas import console, retrain, summaries
-
-    folder, found = _train_list(
-        lambda watch: retrain.retrain(
-            path, k, retrain.SEEDS if seeds is None else seeds, epochs, workers, ray_address, watch
-        ),
-        go_on,
-    )
-    measured = folder.ledger().recipe.objective.cost
-    unit = console.unit_of(measured)
-    _print(summaries.retraining_table(found, unit), "", summaries.retraining_words(found), f"written to {folder.best}")
-
-
-def _bench(prepared: Bench, workers: int, out: Path) -> None:
-    """Run the searches, show the table, and write what is finished, also when the user stops it."""
-    from rich.console import Console
-
-    from nas import bench, console
-    from nas.bench_plot import write_plot
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    out.mkdir(parents=True)
-    done: list[Search] = []
-    stopped = False
-    try:
-        with (
-            console.BenchProgress(Console(), prepared.searches) as progress,
-            closing(bench.run(prepared, workers)) as searches,
-        ):
-            for search in searches:
-                done.append(search)
-                progress.advance()
-    except KeyboardInterrupt:
-        stopped = True
-        typer.echo(f"\nstopped after {len(done)} of {prepared.searches} searches")
-    if not done:
-        out.rmdir()
-        sys.exit(STOPPED)
-    summary = bench.summary(prepared, done)
-    (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    write_plot(summary, out / "bench.html")
-    _print(console.bench(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
-    if stopped:
-        sys.exit(STOPPED)
-
-
-def _train_list(go: Callable[[Callable[[Trials], None]], Result], go_on: str = "the same command") -> Result:
-    """Train a fixed list, show how it is going, and end cleanly when the user stops it."""
-    from rich.console import Console
-
-    from nas import console
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with console.TrialsProgress(Console()) as progress:
-            return go(progress.update)
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; every finished training is kept. Go on with {go_on}.")
-        sys.exit(STOPPED)
-
-
-def _train_in_turn(go: Callable[[Callable[[str, int, float], None]], Result]) -> Result:
-    """Train networks one after the other, show how it is going, and end cleanly when the user stops it."""
-    from rich.console import Console
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with Console().status("training") as status:
-            return go(lambda name, epoch, accuracy: status.update(f"{name}: {accuracy:.2%} after epoch {epoch}"))
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; every finished training is kept. Go on with the same command.")
-        sys.exit(STOPPED)
-
-
-def _print(*things: Any) -> None:
-    """Print tables and lines; nothing is cut off where there is no terminal."""
-    from rich.console import Console
-
-    screen = Console() if sys.stdout.isatty() else Console(width=200)
-    for thing in things:
-        screen.print(thing, highlight=False, markup=False, soft_wrap=isinstance(thing, str))
+    live.run_grid(plan, out, ray_address, live.THE_SAME)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,13 @@
-"""What the command shows: live progress, rankings, comparisons, stage tables."""
+"""What the command shows: rankings, comparisons, stage tables."""
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from rich import progress as bars
 from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from nas.evaluators.base import Failure, Measurement
 from nas.ledger import Child, Ledger
@@ -21,91 +16,10 @@ from search_space import Architecture, cost
 from search_space.architecture import Part
 
 if TYPE_CHECKING:
-    from nas.trials import Trials
     from nas.verdict import Verdict
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
 _BETTER = {"FLOPs": "fewer", "params": "fewer", "ms": "less", "images/s": "more"}
-LINE_EVERY = 2.0  # seconds between two lines in a log file
-
-
-class _Screen:
-    """What redraws itself in a terminal, and nothing in a log file."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> Self:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live:
-            self._live.stop()
-
-
-class Progress(_Screen):
-    """Live progress of a search: a panel that redraws itself in a terminal, one line per change in a log file."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._began = time.monotonic()
-        self._before: int | None = None
-        self._most_running = 1
-        self._shown = (0, 0.0)
-
-    def update(self, ledger: Ledger) -> None:
-        """Show the state of the search."""
-        done = len(ledger.finished()) + (ledger.baseline.result is not None)
-        if self._before is None:
-            self._before = done
-        line = status_line(ledger, done - self._before, time.monotonic() - self._began)
-        if self._live:
-            bar = ProgressBar(total=ledger.recipe.children, completed=len(ledger.finished()), width=60)
-            panel = Table.grid()
-            panel.add_row(bar)
-            panel.add_row(Text(line))
-            if ledger.best(1):
-                panel.add_row(ranking(ledger, 5))
-            self._live.update(panel)
-            return
-        last, at = self._shown
-        handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
-        self._most_running = max(self._most_running, len(ledger.running()))
-        settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
-        if done > last and settled and (handed_out or time.monotonic() - at >= LINE_EVERY):
-            self._shown = (done, time.monotonic())
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-class TrialsProgress(_Screen):
-    """Live progress of a fixed list of trainings: one line that changes in a terminal, a line at a time in a log."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._trials: Trials | None = None
-        self._before, self._began, self._shown = 0, 0.0, 0.0
-
-    def update(self, trials: Trials) -> None:
-        """Show how many are trained and how long the rest will take."""
-        done, total, now = len(trials.results), len(trials.trials), time.monotonic()
-        if trials is not self._trials:
-            self._trials, self._before, self._began = trials, done, now
-        failed = sum(isinstance(result, Failure) for result in trials.results.values())
-        proxy = trials.recipe.proxy
-        what = f"trainings of {plural(proxy.epochs, 'epoch')} each" if proxy else "look-ups"
-        line = f"{done}/{total} {what} done, {failed} failed"
-        if done > self._before:
-            line += f" | {_duration((total - done) * (now - self._began) / (done - self._before))} left"
-        if self._live:
-            self._live.update(Text(line))
-        elif done > self._before and (done == total or now - self._shown >= LINE_EVERY):
-            self._shown = now
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def unit_of(cost_name: str) -> str:
@@ -124,9 +38,11 @@ def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
         words.append(f"best {_summary(ledger, leader[0])}")
     elif ledger.baseline.reward is not None:
         words.append(f"baseline {_summary(ledger, ledger.baseline)}")
+    if ledger.objective.adapts:  # and with it every reward
+        words.append(f"exponents {ledger.objective.w:.3g} up to T, {ledger.objective.w_above:.3g} above")
     if done_here and seconds > 0:
         pace = done_here / seconds
-        words += [f"{3600 * pace:.0f} children/h", f"{_duration((total - finished) / pace)} left"]
+        words += [f"{3600 * pace:.0f} children/h", f"{duration((total - finished) / pace)} left"]
     return " | ".join(words)
 
 
@@ -338,45 +254,11 @@ def _summary(ledger: Ledger, child: Child) -> str:
     return f"reward {child.reward:.4f} (accuracy {child.accuracy:.2%}, {format_quantity(child.cost)} {unit})"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`2h05m`, `3m20s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"
-
-
-class BenchProgress:
-    """Live progress of searches side by side: a bar in a terminal, a line at a time in a log file."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        self._console = console
-        self._progress = bars.Progress(
-            bars.TextColumn("{task.completed}/{task.total} searches"),
-            bars.BarColumn(),
-            bars.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=total)
-        self._done, self._total, self._shown = 0, total, 0.0
-
-    def __enter__(self) -> BenchProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def advance(self) -> None:
-        """Count a finished search."""
-        self._done += 1
-        self._progress.advance(self._task)
-        due = self._done == self._total or time.monotonic() - self._shown >= LINE_EVERY
-        if due and not self._console.is_terminal:
-            self._shown = time.monotonic()
-            self._console.print(f"{self._done}/{self._total} searches done", highlight=False)
 
 
 def bench(summary: Mapping[str, Any]) -> Table:
@@ -394,3 +276,10 @@ def bench(summary: Mapping[str, Any]) -> Table:
         cells = [f"{median:.2f} ({low:.2f}-{high:.2f})" for median, low, high in quartiles]
         table.add_row(name, str(figures["seeds"]), *cells, f"{1000 * figures['seconds_per_child']:.1f}")
     return table
+
+
+def show(*things: Table | str) -> None:
+    """Print tables and lines; nothing is cut off where there is no terminal."""
+    screen = Console() if sys.stdout.isatty() else Console(width=200)
+    for thing in things:
+        screen.print(thing, highlight=False, markup=False, soft_wrap=isinstance(thing, str))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -235,6 +237,13 @@ def test_a_choice_for_the_target_tells_what_is_better_off_it(searched):
     assert f"{below.trial.architecture.name} off the target was measured" in console.target_words(ledger)
     ledger.recommended.accuracy = 0.99
     assert "off the target" not in console.target_words(ledger)
+
+
+def test_progress_tells_the_exponents_that_rewards_are_of(searched):
+    ledger = searched(range(12), 12, "objective.name=auto")
+    ledger.objective = replace(ledger.objective, w=0.05, w_above=-1.5)
+    assert "exponents 0.05 up to T, -1.5 above" in console.status_line(ledger, 0, 0)
+    assert "exponents" not in console.status_line(searched(range(12), 12), 0, 0)
 
 
 def test_the_baselines_place_is_told_at_the_cost_that_counts(searched):

@@ -1,0 +1,175 @@
+"""Long jobs on the screen: how they are going, a clean end when the user stops them, and what they found."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from shlex import quote
+from typing import TypeVar
+
+import typer
+from rich.console import Console
+
+from nas import bench, console, family, grid, retrain, scaling_tables, summaries
+from nas.bench import Bench, Search
+from nas.bench_plot import write_plot
+from nas.console import show
+from nas.evaluators import make_evaluator
+from nas.grid import Plan
+from nas.progress import BenchProgress, SearchProgress, TrialsProgress
+from nas.recipe import Recipe
+from nas.run import RECIPE, SCALE, Folder
+from nas.study import Study
+from nas.trials import Trials
+from nas.verdict import verdict
+from search_space import Architecture
+
+Result = TypeVar("Result")
+
+STOPPED = 130
+"""Exit code of what the user stopped."""
+
+THE_SAME = "the same command"
+_KEPT = "; every finished training is kept. Go on with {}."
+
+
+def run_search(
+    go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]], workers: int | None, ray_address: str | None
+) -> None:
+    """Run or go on with a search, show how it is going, and end with what it found; then scale, if the run says so."""
+    seen: list[Folder] = []
+
+    def say(line: str) -> None:
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def watch(folder: Folder, study: Study) -> None:
+        if not seen:
+            seen.append(folder)
+            say(f"searching in {folder.path}")
+            if study.torn:
+                say("a crash cut off the journal's last line; it is dropped, nothing else is lost")
+            if study.ledger.retrained and not study.done:
+                say("what retraining chose among the first children no longer holds; give nas top RUN --retrain again")
+        progress.update(study.ledger)
+
+    def kept() -> str:
+        return f"; every finished child is kept. Go on with: nas resume {quote(str(seen[0].path))}" if seen else ""
+
+    screen = Console()
+    with _stoppable(kept):
+        with SearchProgress(screen) as progress:
+            folder, study = go(watch)
+        ledger = study.ledger
+        evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
+        outcome = console.verdict(ledger, verdict(ledger, evaluator))
+    show(outcome)
+    if ledger.best(1):
+        show(console.target_words(ledger), "", console.ranking(ledger, 10))
+    if study.exhausted:
+        typer.echo("The controller has no more new networks to suggest, so the search ended early.")
+    if not ledger.best(1):
+        sys.exit(1)
+    typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
+    run = quote(str(folder.path))
+    typer.echo(f"Next: nas show {run}, nas top {run}, nas export {run} -o DIR, nas scale {run} -o DIR")
+    _then_scale(folder, workers, ray_address)
+
+
+def _then_scale(folder: Folder, workers: int | None, ray_address: str | None) -> None:
+    """After a search whose recipe says so: retrain its leaders, search the coefficients for the best, and grow it."""
+    recipe = Recipe.load(str(folder.path / RECIPE), [] if workers is None else [f"executor.workers={workers}"])
+    if recipe.scale is None:
+        return
+    go_on = f"nas resume {folder.path}"
+    typer.echo("\nscale: the leaders are trained again")
+    run_retraining(folder.path, recipe.scale.retrain, recipe.scale.seeds, None, workers, ray_address, go_on)
+    typer.echo("\nscale: alpha, beta and gamma for the choice")
+    plan = grid.prepare(Architecture.load(folder.best), recipe)
+    run_grid(plan, folder.path / SCALE, ray_address, go_on)
+
+
+def run_grid(plan: Plan, out: Path, ray_address: str | None, go_on: str) -> None:
+    """Train a grid and show which coefficients win."""
+    show(summaries.plan_words(plan))
+    found = train_list(lambda watch: grid.search(plan, out, ray_address, watch), go_on)
+    show(summaries.grid_table(found), "", summaries.grid_words(found))
+    if plan.settings.compare:
+        show("", summaries.comparison_table(found), summaries.comparison_words(found))
+    figures = [grid.FIGURES, *([grid.PLOT] if plan.settings.compare else []), f"{grid.FAMILY}/"]
+    show("", scaling_tables.family_table(found.family(), family.memory_function(1, None)))
+    typer.echo(f"written to {out}: {', '.join(figures)}")
+
+
+def run_retraining(
+    path: Path,
+    k: int,
+    seeds: int | None,
+    epochs: int | None,
+    workers: int | None,
+    ray_address: str | None,
+    go_on: str = THE_SAME,
+) -> None:
+    """Retrain the leaders of a run, show what that says, and hand over the best."""
+    folder, found = train_list(
+        lambda watch: retrain.retrain(
+            path, k, retrain.SEEDS if seeds is None else seeds, epochs, workers, ray_address, watch
+        ),
+        go_on,
+    )
+    unit = console.unit_of(folder.ledger().recipe.objective.cost)
+    show(summaries.retraining_table(found, unit), "", summaries.retraining_words(found), f"written to {folder.best}")
+
+
+def run_bench(prepared: Bench, workers: int, out: Path) -> None:
+    """Run the searches, show the table, and write what is finished, also when the user stops it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    out.mkdir(parents=True)
+    done: list[Search] = []
+    stopped = False
+    try:
+        with (
+            BenchProgress(Console(), prepared.searches) as progress,
+            closing(bench.run(prepared, workers)) as searches,
+        ):
+            for search in searches:
+                done.append(search)
+                progress.advance()
+    except KeyboardInterrupt:
+        stopped = True
+        typer.echo(f"\nstopped after {len(done)} of {prepared.searches} searches")
+    if not done:
+        out.rmdir()
+        sys.exit(STOPPED)
+    summary = bench.summary(prepared, done)
+    (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_plot(summary, out / "bench.html")
+    show(console.bench(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
+    if stopped:
+        sys.exit(STOPPED)
+
+
+def train_list(go: Callable[[Callable[[Trials], None]], Result], go_on: str = THE_SAME) -> Result:
+    """Train a fixed list, show how it is going, and end cleanly when the user stops it."""
+    with _stoppable(lambda: _KEPT.format(go_on)), TrialsProgress(Console()) as progress:
+        return go(progress.update)
+
+
+def train_in_turn(go: Callable[[Callable[[str, int, float], None]], Result]) -> Result:
+    """Train networks one after the other, show how it is going, and end cleanly when the user stops it."""
+    with _stoppable(lambda: _KEPT.format(THE_SAME)), Console().status("training") as status:
+        return go(lambda name, epoch, accuracy: status.update(f"{name}: {accuracy:.2%} after epoch {epoch}"))
+
+
+@contextmanager
+def _stoppable(kept: Callable[[], str]) -> Iterator[None]:
+    """End on Ctrl-C and termination with exit code `STOPPED`; `kept` says what is and how to go on."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped{kept()}")
+        sys.exit(STOPPED)

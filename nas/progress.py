@@ -1,0 +1,136 @@
+"""How long jobs are going: what redraws itself in a terminal is a line at a time in a log file."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich import progress as bars
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas.console import duration, ranking, status_line
+from nas.evaluators.base import Failure
+from nas.ledger import Ledger
+from nas.objective import plural
+from nas.trials import Trials
+
+LINE_EVERY = 2.0  # seconds between two lines in a log file
+
+
+class _Screen:
+    """What redraws itself in a terminal, and nothing in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+
+class SearchProgress(_Screen):
+    """Live progress of a search: a panel that redraws itself in a terminal, one line per change in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._began = time.monotonic()
+        self._before: int | None = None
+        self._most_running = 1
+        self._shown = (0, 0.0)
+
+    def update(self, ledger: Ledger) -> None:
+        """Show the state of the search."""
+        done = len(ledger.finished()) + (ledger.baseline.result is not None)
+        if self._before is None:
+            self._before = done
+        line = status_line(ledger, done - self._before, time.monotonic() - self._began)
+        if self._live:
+            bar = ProgressBar(total=ledger.recipe.children, completed=len(ledger.finished()), width=60)
+            panel = Table.grid()
+            panel.add_row(bar)
+            panel.add_row(Text(line))
+            if ledger.best(1):
+                panel.add_row(ranking(ledger, 5))
+            self._live.update(panel)
+            return
+        last, at = self._shown
+        handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
+        self._most_running = max(self._most_running, len(ledger.running()))
+        settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
+        if done > last and settled and (handed_out or time.monotonic() - at >= LINE_EVERY):
+            self._shown = (done, time.monotonic())
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class TrialsProgress(_Screen):
+    """Live progress of a fixed list of trainings: one line that changes in a terminal, a line at a time in a log."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._trials: Trials | None = None
+        self._before, self._began, self._shown = 0, 0.0, 0.0
+
+    def update(self, trials: Trials) -> None:
+        """Show how many are trained and how long the rest will take."""
+        done, total, now = len(trials.results), len(trials.trials), time.monotonic()
+        if trials is not self._trials:
+            self._trials, self._before, self._began = trials, done, now
+        failed = sum(isinstance(result, Failure) for result in trials.results.values())
+        proxy = trials.recipe.proxy
+        what = f"trainings of {plural(proxy.epochs, 'epoch')} each" if proxy else "look-ups"
+        line = f"{done}/{total} {what} done, {failed} failed"
+        if done > self._before:
+            line += f" | {duration((total - done) * (now - self._began) / (done - self._before))} left"
+        if self._live:
+            self._live.update(Text(line))
+        elif done > self._before and (done == total or now - self._shown >= LINE_EVERY):
+            self._shown = now
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class BenchProgress:
+    """Live progress of searches side by side: a bar in a terminal, a line at a time in a log file."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._progress = bars.Progress(
+            bars.TextColumn("{task.completed}/{task.total} searches"),
+            bars.BarColumn(),
+            bars.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=total)
+        self._done, self._total, self._shown = 0, total, 0.0
+
+    def __enter__(self) -> BenchProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """Count a finished search."""
+        self._done += 1
+        self._progress.advance(self._task)
+        due = self._done == self._total or time.monotonic() - self._shown >= LINE_EVERY
+        if due and not self._console.is_terminal:
+            self._shown = time.monotonic()
+            self._console.print(f"{self._done}/{self._total} searches done", highlight=False)
