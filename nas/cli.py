@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from search_space.errors import InputError
 
@@ -397,7 +399,13 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     try:
-        app()
+        app(standalone_mode=False)
+    except TyperException as error:
+        words = error.format_message()
+        typer.echo(words if words.startswith("Usage") else f"nas: {words}", err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(128 + signal.SIGINT)
     except InputError as error:
         typer.echo(f"nas: {error}", err=True)
         sys.exit(2)

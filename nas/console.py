@@ -76,9 +76,9 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
     lines.append(_place(ledger, baseline))
     gain = winner.reward - baseline.reward
     where = "in the same benchmark" if ledger.recipe.benchmark else "under the same proxy"
+    more = f"{abs(gain):.4f} {'above' if gain > 0 else 'below'} the baseline's {where}"
     lines.append(
-        f"The best of {len(ledger.best()):,} networks has a reward {abs(gain):.4f} {'above' if gain > 0 else 'below'} "
-        f"the baseline's {where}. {_trust(ledger, winner, gain)}."
+        f"The choice out of {len(ledger.best()):,} networks has a reward {more}. {_trust(ledger, winner, gain)}."
     )
     return "\n".join(lines)
 
@@ -165,7 +165,7 @@ def target_words(ledger: Ledger) -> str:
         words += _cheaper(ledger, ledger.winner)
     if not BAND[0] <= objective.ratio(ledger.winner.cost) <= BAND[1]:
         if section.name == "auto":
-            words += "; the controller knows none that meets it: train more children"
+            words += "; the controller knows none that meets it: train more children, or set another T"
         elif section.name == "mnasnet" and objective.w_above in (None, objective.w):
             words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
     return words

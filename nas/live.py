@@ -18,7 +18,7 @@ from nas import bench, console, family, grid, retrain, scaling_tables, summaries
 from nas.bench import Bench, Search
 from nas.bench_plot import write_plot
 from nas.console import show
-from nas.evaluators import make_evaluator
+from nas.evaluators import BenchmarkEvaluator
 from nas.grid import Plan
 from nas.progress import BenchProgress, SearchProgress, TrialsProgress
 from nas.recipe import Recipe
@@ -30,7 +30,7 @@ from search_space import Architecture
 
 Result = TypeVar("Result")
 
-STOPPED = 130
+STOPPED = 128 + signal.SIGINT
 """Exit code of what the user stopped."""
 
 THE_SAME = "the same command"
@@ -64,9 +64,11 @@ def run_search(
         with SearchProgress(screen) as progress:
             folder, study = go(watch)
         ledger = study.ledger
-        evaluator = make_evaluator(ledger.recipe) if ledger.recipe.benchmark else None
+        evaluator = BenchmarkEvaluator.of(ledger.recipe) if ledger.recipe.benchmark else None
         outcome = console.verdict(ledger, verdict(ledger, evaluator))
     show(outcome)
+    if evaluator:
+        show(f"benchmark {evaluator}")
     if ledger.best(1):
         show(console.target_words(ledger), "", console.ranking(ledger, 10))
     if study.exhausted:

@@ -289,14 +289,13 @@ def _run(
     watch: Callable[[Folder, Study], None],
 ) -> Study:
     cost = evaluator.cost_function(recipe.objective.cost)
-    with Journal(folder.journal) as journal:
+    # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
+    with Journal(folder.journal) as journal, threadpool_limits(1) if recipe.benchmark else nullcontext():
         study = Study(recipe, journal, lambda study: watch(folder, study), cost, contents)
         watch(folder, study)
-        # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
-        with threadpool_limits(1) if recipe.benchmark else nullcontext():
-            if not study.done:
-                make_executor(recipe, ray_address).run(study, evaluator)
-            study.conclude()
+        if not study.done:
+            make_executor(recipe, ray_address).run(study, evaluator)
+        study.conclude()
     if study.ledger.winner is not None:
         study.ledger.winner.trial.architecture.save(folder.best)
     return study

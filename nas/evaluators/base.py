@@ -66,9 +66,10 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
     """
     if then and now and then != now:
         was, is_now = (", ".join(f"{each[name]:,} {name}" for name in each if name != "digest") for each in (then, now))
+        others = " with other values" if was == is_now else ""
         raise DataError(
-            f"source: its content changed since the run began, from {was} to {is_now}; new children couldn't be "
-            "compared with the earlier ones: put it back, or start a new search"
+            f"source: its content changed since the run began, from {was} to {is_now}{others}; new children couldn't "
+            "be compared with the earlier ones: put it back, or start a new search"
         )
 
 

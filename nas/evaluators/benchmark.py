@@ -115,7 +115,7 @@ class BenchmarkEvaluator:
         metrics: Mapping[str, Callable[[], Surrogate]],
         noise: float | None,
         source: str,
-        contents: Contents | None = None,
+        contents: Contents,
     ) -> None:
         """Make one from its truth.
 
@@ -125,7 +125,7 @@ class BenchmarkEvaluator:
             metrics: what gives the logarithm of each device metric.
             noise: standard deviation in points; None for one of a table's trained seeds, else `NOISE`.
             source: the file, for messages.
-            contents: what tells whether the file is still that of then; None for what is shipped.
+            contents: what tells whether the benchmark is still that of then, its rows in the same order.
         """
         self._contents = contents
         self.space = space
@@ -140,6 +140,15 @@ class BenchmarkEvaluator:
         self._seeds = truth if noise is None and isinstance(truth, Table) and truth.repeated else None
         own = self._seeds.noise if self._seeds else NOISE
         self.noise = own if noise is None else noise
+
+    def __str__(self) -> str:
+        """What answers, in words."""
+        answers = f"the accuracies of all {self._contents['networks']:,} networks of the space"
+        if self.tau is not None:
+            known = f"fitted to {self._contents['networks']:,} networks, Kendall's tau {self.tau:.2f} on unseen ones"
+            answers = f"a surrogate {known}"
+        noise = "a child is one of its network's trainings" if self._seeds else f"noise {self.noise:g} points"
+        return f"{answers}; {noise}"
 
     @classmethod
     def load(cls, source: str, space: SearchSpace, noise: float | None = None) -> Self:
@@ -160,16 +169,19 @@ class BenchmarkEvaluator:
             _check_rehearsed(space)
             shipped = surrogate.load(_FILE, Features(space))
             accuracy = shipped.pop("accuracy")
-            return cls(space, accuracy, {name: partial(shipped.__getitem__, name) for name in shipped}, noise, source)
+            contents = {"networks": len(accuracy.mean.centres), "digest": _digest(_FILE.read_bytes())}
+            metrics = {name: partial(shipped.__getitem__, name) for name in shipped}
+            return cls(space, accuracy, metrics, noise, source, contents)
         networks = benchmark_file.read(source, space)
         features = Features(space)
         means = {actions: float(np.mean(network.accuracies)) for actions, network in networks.items()}
         complete = len(networks) == space.size
         truth = Table(space, networks) if complete else Surrogate.fitted(features, means, source)
-        metrics = sorted({name for network in networks.values() for name in network.metrics})
-        logs = {name: partial(_fit_log, features, networks, name, source) for name in metrics}
-        digest = hashlib.sha256(repr(sorted(means.items())).encode()).hexdigest()[:16]
-        return cls(space, truth, logs, noise, source, {"networks": len(networks), "digest": digest})
+        names = sorted({name for network in networks.values() for name in network.metrics})
+        metrics = {name: partial(_fit_log, features, networks, name, source) for name in names}
+        held = [(actions, network.accuracies, network.metrics) for actions, network in networks.items()]
+        contents = {"networks": len(networks), "digest": _digest(repr(held).encode())}
+        return cls(space, truth, metrics, noise, source, contents)
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -206,8 +218,8 @@ class BenchmarkEvaluator:
         if not low <= target <= high:
             raise BenchmarkError(unreachable(target, low, high, name, self.space.name))
 
-    def contents(self, architecture: Architecture) -> Contents | None:
-        """Of the file, whatever the architecture (see `ProxyEvaluator.contents`); None for what is shipped."""
+    def contents(self, architecture: Architecture) -> Contents:
+        """Of the benchmark, whatever the architecture (see `ProxyEvaluator.contents`)."""
         return self._contents
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
@@ -288,6 +300,10 @@ def format_of(source: str) -> Format:
         BenchmarkError: the file can't be read or its format is unknown.
     """
     return benchmark_file.ACCEL if source == REHEARSAL else benchmark_file.format_of(source)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _check_rehearsed(space: SearchSpace) -> None:

@@ -200,6 +200,9 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "rehearse-b0", "--set", "baseline=mobilenet-v2"], "baseline: mobilenet-v2 is outside the space"),
         (["search", "rehearse-b0", "--workers", "4"], "executor.workers: a benchmark is looked up in this process"),
         (["search", "digits", "--set", "deployment.num_classes=3"], "3 is fewer than the 10 classes of digits"),
+        (["search", "digits", "--workers", "abc"], "'--workers': Input should be a valid integer"),
+        (["top", "missing", "-k", "0"], "'-k': Input should be greater than or equal to 1"),
+        (["serch", "digits"], "No such command 'serch'. Did you mean 'search'"),
         (["retarget", "missing", "--flops", "200"], "no run there"),
         (["retarget", "missing", "--flops", "abc"], "--flops: must be a number such as 400M"),
         (["resume", "missing"], "no run there"),
@@ -293,6 +296,29 @@ def test_another_benchmark_file_is_not_that_of_the_run(nas, shared):
         assert "changed since the run began, from 6,561 networks to 6,561 networks" in err
     assert nas("retarget", "run", "--flops", "30M", "--children", "2", "-o", "new", "--data", "moved.jsonl")[0] == 0
     assert nas("show", "nas-bench-macro-e3k3")[0] == 0
+
+
+def test_a_benchmarks_device_figures_and_the_order_of_its_rows_are_those_of_the_run(nas, shared):
+    with gzip.open(shared / "data" / "accel_nasbench.jsonl.gz", "rt") as file:
+        rows = [json.loads(line) for line, _ in zip(file, range(400), strict=False)]
+    faster = [row | {"throughput_a100": 2 * row["throughput_a100"]} for row in rows]
+    for name, content in (("own.jsonl", rows), ("faster.jsonl", faster), ("turned.jsonl", rows[::-1])):
+        Path(name).write_text("".join(json.dumps(row) + "\n" for row in content))
+    device = ["--set", "objective.cost=throughput_a100", "--set", "objective.target=6000"]
+    small = ["--set", "children=12", "--set", "controller.name=evolution"]
+    _, out, _ = nas("search", "rehearse-b0", "--data", "own.jsonl", *device, *small, "-o", "run")
+    assert re.search(
+        r"benchmark a surrogate fitted to \d+ networks, Kendall's tau 0\.\d\d on unseen ones; noise 0\.3", out
+    )
+    assert nas("search", "rehearse-b0", *small, "-o", "shipped")[0] == 0
+    for words, count in (
+        (["run", "--data", "faster.jsonl"], r"\d+"),
+        (["run", "--data", "turned.jsonl"], r"\d+"),
+        (["shipped", "--data", "own.jsonl"], r"1,500"),
+    ):
+        code, _, err = nas("resume", *words)
+        assert code == 2
+        assert re.search(rf"changed since the run began, from {count} networks to \d+ networks", err)
 
 
 def test_an_export_never_overwrites_another_file(nas, tmp_path):

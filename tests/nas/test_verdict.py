@@ -171,7 +171,24 @@ def test_on_a_benchmark_the_winner_meets_real_random_runs(table, small_recipe, b
     assert (found.basis, found.children) == ("random runs", 3)
     assert found.low <= found.gain <= found.high
     assert (found.gain > 0) is beats
-    assert "20 real random runs of 3 children" in str(found)
+    assert "40 real random runs of 3 children" in str(found)
+
+
+def test_random_sampling_itself_is_not_told_to_differ_from_it_more_often_than_its_interval_says(table, small_recipe):
+    settings = ["space=nas-bench-macro", "objective.target=40M", "baseline=efficientnet-b0"]
+    recipe = Recipe.load(str(small_recipe), settings)
+    rng, told = np.random.default_rng(0), []
+    for seed in range(400):
+        ledger = Ledger(recipe.model_copy(update={"seed": seed}), table.space, load_architecture("efficientnet-b0"))
+        for _ in range(10):
+            actions = table.space.sample_actions(rng)
+            child = ledger.add(table.space.decode(actions), Suggestion(actions))
+            accuracy = table.observe(actions, rng)
+            ledger.settle(child.trial.number, Measurement(accuracy, 0, 0.0), cost.flops(child.trial.architecture))
+        ledger.recommended = ledger.best(1)[0]
+        told.append(verdict(ledger, table).beats)
+    assert told.count(True) <= 0.045 * len(told)
+    assert told.count(False) <= 0.045 * len(told)
 
 
 def test_the_end_of_a_search_opens_with_the_verdict_and_tells_the_baselines_place(searched):
