@@ -68,7 +68,7 @@ def verdict(ledger: Ledger, against_random: Verdict) -> str:
     if winner is None:
         return no_result(ledger)
     inside = "" if ledger.space.contains(baseline.trial.architecture) else f" (outside the space {ledger.space.name})"
-    lines = [str(against_random), best(ledger, winner)]
+    lines = [f"{'Before retraining: ' if ledger.retrained else ''}{against_random}", best(ledger, winner)]
     if baseline.reward is None or winner.reward is None:
         reason = baseline.result.reason if isinstance(baseline.result, Failure) else "it has not finished"
         return "\n".join([*lines, f"baseline  no result: {reason}"])
@@ -88,6 +88,14 @@ def best(ledger: Ledger, winner: Child) -> str:
     return f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name}{_rank(ledger)})"
 
 
+def classes_words(ledger: Ledger) -> str:
+    """That costs count other classes than the images have, which nobody said; empty otherwise."""
+    counted, there = ledger.baseline.trial.architecture.num_classes, (ledger.contents or {}).get("classes")
+    if there in (None, counted) or ledger.recipe.deployment.num_classes is not None:
+        return ""
+    return f"costs count {counted:,} classes, and the images have {there}: deployment.num_classes={there} counts those"
+
+
 def no_result(ledger: Ledger) -> str:
     """That no child was measured, and why the last one wasn't."""
     reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
@@ -102,7 +110,8 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
         if event.get("gain") is None:
             return f"{longer}, its reward is estimated at {event['estimate']:.4f}"
         above, low, high = event["gain"]
-        return f"{longer}, the gain is estimated at {above:+.4f} (95% interval {low:+.4f} to {high:+.4f}): believe that"
+        believed = ": believe that" if low < high else ", for no training's luck showed"
+        return f"{longer}, the gain is estimated at {above:+.4f} (95% interval {low:+.4f} to {high:+.4f}){believed}"
     if ledger.recipe.benchmark and ledger.recipe.benchmark.noise == 0:
         return "It was looked up without noise, so none of this is luck"
     did = "looked up" if ledger.recipe.benchmark else "trained"

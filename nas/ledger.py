@@ -132,7 +132,8 @@ class Ledger:
         try:
             return self._apply(event)
         except (KeyError, TypeError) as error:
-            raise JournalError(f"the journal is damaged: no {error} in the event {dict(event)!r:.200}") from None
+            needs = f"the {event.get('event')} event of trial {event.get('trial')} needs"
+            raise JournalError(f"the journal is damaged: {error} is missing, which {needs}") from None
 
     def _apply(self, event: Event) -> Child | None:
         kind = event["event"]

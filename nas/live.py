@@ -50,6 +50,8 @@ def run_search(
         if not seen:
             seen.append(folder)
             say(f"searching in {folder.path}")
+            if words := console.classes_words(study.ledger):
+                say(words)
             if study.torn:
                 say("a crash cut off the journal's last line; it is dropped, nothing else is lost")
             if study.ledger.retrained and not study.done:

@@ -14,6 +14,7 @@ from nas.statistics import FEWEST, Estimate, kendall_tau
 from search_space import cost
 
 _ESTIMATE = "the mean drawn towards that of all leaders by as much as their spread looks like seed noise"
+_ALIKE = "advice: don't search with it yet: all networks are equally accurate under it; train longer (proxy.epochs)."
 TRUSTED = 0.4  # least tau, with 95% confidence, of a proxy to trust: it orders 70% of pairs as the reference does
 
 
@@ -98,6 +99,8 @@ def _choice(found: Retraining) -> list[str]:
 
 
 def _clear(gain: Estimate) -> str:
+    if gain.low == gain.high:
+        return "all trainings of a network gave the same accuracy, which tells nothing of their luck"
     return "a clear difference" if gain.low > 0 else "clearly worse" if gain.high < 0 else "can't be told apart"
 
 
@@ -140,18 +143,24 @@ def audit_words(found: Audit) -> str:
     lines += [
         f"{len(found.networks)} networks, proxy {plural(found.proxy_epochs, 'epoch')}, reference "
         f"{plural(found.reference_epochs, 'epoch')}",
+        *(_agreement(found) if found.spread or found.seed_noise else [_ALIKE]),
+        f"forecast for {forecast.children} children, {forecast.workers} at a time: {_time(forecast.hours)} "
+        f"({forecast.child_seconds:.1f} s each, {forecast.children / forecast.hours:,.0f} an hour), journal "
+        f"{_bytes(forecast.journal_bytes)}, packed images {_bytes(forecast.image_bytes)} on every host",
+        *(_advice(found) if found.spread or found.seed_noise else []),
+    ]
+    return "\n".join(lines)
+
+
+def _agreement(found: Audit) -> list[str]:
+    return [
         "Kendall's tau between proxy and reference, with the 95% interval of a bootstrap over networks:",
         f"  accuracy, one training (what the search sees)  {_tau(found.tau_single)}",
         f"  accuracy, mean of two trainings                {_tau(found.tau_mean)}",
         f"  reward, one training                           {_tau(found.tau_reward)}",
         f"seed noise {found.seed_noise:.2f} points beside a spread of {found.spread:.2f} points between networks: "
         f"{found.noise_share:.0%} of the variance of single trainings is noise",
-        f"forecast for {forecast.children} children, {forecast.workers} at a time: {_time(forecast.hours)} "
-        f"({forecast.child_seconds:.1f} s each, {forecast.children / forecast.hours:,.0f} an hour), journal "
-        f"{_bytes(forecast.journal_bytes)}, packed images {_bytes(forecast.image_bytes)} on every host",
-        *_advice(found),
     ]
-    return "\n".join(lines)
 
 
 def cam_table(found: Cam) -> Table:

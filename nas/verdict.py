@@ -21,6 +21,8 @@ RANDOM_RUNS = 40
 """The least of which the lowest and highest hold 95% between them."""
 
 _INTERVAL = (0.025, 0.5, 0.975)
+_DIGITS = 4  # of a reward, as it is shown and judged
+_CHANCE = 1.1  # an accuracy is chance up to this many times its expectation
 _DRAWS = 400
 _POOL = (1000, 4000)  # random architectures at which an accuracy model is drawn
 _ROWS = 1500  # children that the accuracy model is fitted to at most
@@ -54,7 +56,7 @@ class Verdict:
     @property
     def beats(self) -> bool | None:
         """Whether the search beat random sampling; None if that can't be told, for the interval contains 0."""
-        if self.low is None or self.high is None or self.low <= 0 <= self.high:
+        if self.low is None or self.high is None or round(self.low, _DIGITS) <= 0 <= round(self.high, _DIGITS):
             return None
         return self.low > 0
 
@@ -68,8 +70,8 @@ class Verdict:
             "random runs": f"the choice of {RANDOM_RUNS} real random runs of {self.children:,} children, without noise",
         }
         return (
-            f"{heads[self.beats]} random sampling: reward {self.gain:+.4f} "
-            f"(95% interval {self.low:+.4f} to {self.high:+.4f}) against {against[self.basis]}."
+            f"{heads[self.beats]} random sampling: reward {self.gain:+.{_DIGITS}f} "
+            f"(95% interval {self.low:+.{_DIGITS}f} to {self.high:+.{_DIGITS}f}) against {against[self.basis]}."
         )
 
 
@@ -96,13 +98,28 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     if isinstance(evaluator, BenchmarkEvaluator):
         gains = _against_runs(ledger, evaluator, rng)
     else:
-        random = sum(_is_random(child) for child in measured)
-        if random < LEAST_RANDOM:
-            reason = f"that takes the results of {LEAST_RANDOM} random children, and there are {random}"
+        if reason := _guessing(ledger, measured) or _too_few_random(measured):
             return Verdict(len(measured), basis, reason=reason)
         gains = _against_draws(ledger, measured, rng)
     low, gain, high = np.quantile(gains, _INTERVAL, method="weibull").tolist()  # of one more
     return Verdict(len(measured), basis, gain, low, high)
+
+
+def _guessing(ledger: Ledger, measured: list[Child]) -> str:
+    """Why nothing can be told where most children are no better than chance; empty otherwise."""
+    classes = (ledger.contents or {}).get("classes")
+    if classes is None:
+        return ""
+    guessing = int((_accuracies(measured) <= _CHANCE / classes).sum())
+    told = f"{guessing} of {len(measured)} children are no better than chance at {classes} classes"
+    return f"{told}; train longer (proxy.epochs), or on more images" if 2 * guessing > len(measured) else ""
+
+
+def _too_few_random(measured: list[Child]) -> str:
+    """Why random sampling isn't known where too few children are random; empty otherwise."""
+    random = sum(_is_random(child) for child in measured)
+    told = f"that takes the results of {LEAST_RANDOM} random children, and there are {random}"
+    return told if random < LEAST_RANDOM else ""
 
 
 def _is_random(child: Child) -> bool:

@@ -5,13 +5,20 @@ from __future__ import annotations
 from nas.executors.base import Executor
 from nas.executors.serial import SerialExecutor
 from nas.recipe import Recipe
+from search_space import InputError
 
 __all__ = ["Executor", "SerialExecutor", "make_executor"]
 
 
 def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
-    """The executor that a recipe names; Ray is imported only for `tune`."""
+    """The executor that a recipe names; Ray is imported only for `tune`.
+
+    Raises:
+        InputError: a cluster's address for an executor that uses none.
+    """
     if recipe.executor.name == "serial" or recipe.proxy is None:
+        if ray_address is not None:
+            raise InputError("--ray-address: this recipe trains in one process, without Ray; set executor.name=tune")
         return SerialExecutor()
     from nas.executors.tune import TuneExecutor
 

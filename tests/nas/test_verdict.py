@@ -256,6 +256,12 @@ def test_a_choice_for_the_target_tells_what_is_better_off_it(searched):
     assert "off the target" not in console.target_words(ledger)
 
 
+def test_it_is_judged_by_the_digits_that_are_shown():
+    assert Verdict(14, "warm-up", 0.0003, 0.00004, 0.0023).beats is None
+    assert Verdict(14, "warm-up", 0.0003, 0.00006, 0.0023).beats is True
+    assert Verdict(14, "warm-up", -0.0003, -0.0023, -0.00006).beats is False
+
+
 def test_progress_tells_the_exponents_that_rewards_are_of(searched):
     ledger = searched(range(12), 12, "objective.name=auto")
     ledger.objective = replace(ledger.objective, w=0.05, w_above=-1.5)
