@@ -1,8 +1,8 @@
 """Model-based reinforcement learning of architectures: PPO trained against a fitted model of accuracy.
 
 After DyNA-PPO (Angermueller et al., ICLR 2020): between real children the policy learns from a reward model, as long as
-the model's cross-validated fit earns it; otherwise it learns from the children alone. What is special here is that only
-accuracy is learned: a network's cost is known, so that the reward is computed from both.
+the model's cross-validated fit earns it; otherwise it learns from the children alone. What is special here is that the
+reward is computed from accuracy, which is learned, and cost: FLOPs and params are counted, a device's are learned too.
 """
 
 from __future__ import annotations

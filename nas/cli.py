@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -243,7 +242,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     memory: Annotated[
         str | None, typer.Option(help="The largest member within both this and --flops; 500M is 5e8 bytes.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time, for memory.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time, for memory; 1 by default.")] = None,
     train_with: Annotated[str | None, typer.Option(help="Memory of training: rmsprop or sgd.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for one YAML file each.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Find alpha, beta and gamma by training first.")] = False,
@@ -269,7 +268,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     laid_over = {"step": step, "tolerance": tolerance, "leaders": leaders, "seeds": seeds, "compare": compare or None}
     if grid:
         shares = {"--alpha": alpha, "--beta": beta, "--gamma": gamma, "--any-product": any_product or None}
-        budgets = {"--flops": flops, "--memory": memory, "--train-with": train_with}
+        budgets = {"--flops": flops, "--memory": memory, "--batch-size": batch_size, "--train-with": train_with}
         _refuse({"--preset": preset, "--dimension": dimension, **shares, **budgets}, "not with --grid")
         where = (recipe or "images", data, _settings(settings, workers))
         _scale_by_grid(arch, where, laid_over, phi, (divisor, round_resolution), out, ray_address)
@@ -285,7 +284,8 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
 
     rounding = Rounding(divisor, round_resolution)
     scaler = family.make_scaler(preset, dimension, (alpha, beta, gamma), rounding, any_product)
-    memory_of = family.memory_function(batch_size, train_with)
+    images = batch_size or 1
+    memory_of = family.memory_function(images, train_with)
     if flops is None and memory is None:
         members, words = scaler.family(find_architecture(arch), family.parse_phis(phi or family.PHIS)), []
     else:
@@ -293,7 +293,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
         member = family.fit(find_architecture(arch), scaler, wish, phi)
         members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]
     written = family.write(members, out) if out else []
-    units = scaling_tables.memory_words(batch_size, train_with)
+    units = scaling_tables.memory_words(images, train_with)
     console.show(scaling_tables.family_table(members, memory_of), units, *words, *map(str, written))
 
 
@@ -399,13 +399,11 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
     try:
-        app(standalone_mode=False)
+        sys.exit(app(standalone_mode=False))  # 130 after Ctrl-C
     except TyperException as error:
         words = error.format_message()
         typer.echo(words if words.startswith("Usage") else f"nas: {words}", err=True)
         sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(128 + signal.SIGINT)
     except InputError as error:
         typer.echo(f"nas: {error}", err=True)
         sys.exit(2)

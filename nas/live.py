@@ -22,7 +22,7 @@ from nas.evaluators import BenchmarkEvaluator
 from nas.grid import Plan
 from nas.progress import BenchProgress, SearchProgress, TrialsProgress
 from nas.recipe import Recipe
-from nas.run import RECIPE, SCALE, Folder
+from nas.run import SCALE, Folder
 from nas.study import Study
 from nas.trials import Trials
 from nas.verdict import verdict
@@ -80,15 +80,14 @@ def run_search(
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
     run = quote(str(folder.path))
     typer.echo(f"Next: nas show {run}, nas top {run}, nas export {run} -o DIR, nas scale {run} -o DIR")
-    _then_scale(folder, workers, ray_address)
+    _then_scale(folder, study.ledger.recipe, workers, ray_address)
 
 
-def _then_scale(folder: Folder, workers: int | None, ray_address: str | None) -> None:
+def _then_scale(folder: Folder, recipe: Recipe, workers: int | None, ray_address: str | None) -> None:
     """After a search whose recipe says so: retrain its leaders, search the coefficients for the best, and grow it."""
-    recipe = Recipe.load(str(folder.path / RECIPE), [] if workers is None else [f"executor.workers={workers}"])
     if recipe.scale is None:
         return
-    go_on = f"nas resume {folder.path}"
+    go_on = f"nas resume {quote(str(folder.path))}"
     typer.echo("\nscale: the leaders are trained again")
     run_retraining(folder.path, recipe.scale.retrain, recipe.scale.seeds, None, workers, ray_address, go_on)
     typer.echo("\nscale: alpha, beta and gamma for the choice")

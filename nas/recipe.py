@@ -16,7 +16,6 @@ from nas.objective import OWN_EXPONENTS, Objective, make_objective, parse_quanti
 from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
 from search_space.files import flow, parse_yaml, read_yaml
 
-FORMAT = "baseline-nas/recipe/1"
 _HERE = Path(__file__).parent
 _NAMES = ("digits", "rehearsal", *library.names("space"), *library.names("architecture"))
 RUNS = _HERE / "runs" if (_HERE / "runs").is_dir() else _HERE.parent / "runs"

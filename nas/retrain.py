@@ -35,7 +35,7 @@ class Retrained:
         rank: in the search, from 1; 0 for the baseline.
         rewards: of the retrainings.
         mean: of the rewards.
-        estimate: the mean drawn towards that of the leaders; the baseline's is its mean.
+        estimate: the mean drawn towards that of the leaders, from four on; the baseline's is its mean.
     """
 
     child: Child
@@ -186,16 +186,19 @@ def _compare(
     if not any(rank for _, rank, _ in measured) or all(len(rewards) < 2 for _, _, rewards in measured):
         raise InputError(f"too few retrainings succeeded to choose by; failed: {'; '.join(failures)}")
     retrained = _estimated(measured)
-    leaders = sorted((one for one in retrained if one.rank), key=lambda one: -one.estimate.value)
-    meets = [ledger.objective.meets_target(one.child.cost or 0.0) for one in leaders]
+
+    def misses(one: Retrained) -> bool:
+        return not ledger.objective.meets_target(one.child.cost or 0.0)
+
+    leaders = sorted((one for one in retrained if one.rank), key=lambda one: (misses(one), -one.estimate.value))
     return Retraining(
-        tuple(one for wanted in (True, False) for one, met in zip(leaders, meets, strict=True) if met is wanted),
+        tuple(leaders),
         next((one for one in retrained if not one.rank), None),
         seeds,
         recipe.proxy.epochs if recipe.proxy else None,
         ledger.recipe.proxy.epochs if ledger.recipe.proxy else None,
         tuple(failures),
-        meets.count(False),
+        sum(map(misses, leaders)),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from threadpoolctl import threadpool_limits
 
@@ -60,7 +61,7 @@ class Folder:
             number += 1
             path = RESULTS / f"{recipe.name}-{number}"
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            resumable = f"go on with `nas resume {path}`, or " if (path / JOURNAL).is_file() else ""
+            resumable = f"go on with `nas resume {quote(str(path))}`, or " if (path / JOURNAL).is_file() else ""
             raise InputError(f"--out {path}: exists; {resumable}choose another name")
         path.mkdir(parents=True, exist_ok=True)
         (path / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
@@ -184,7 +185,7 @@ def retarget(
     if not earlier.best(1):
         raise InputError(f"{path}: no child has finished yet")
     more = earlier.recipe.children - earlier.adopted if children is None else children
-    known = len([child for child in measured if child is not earlier.baseline])
+    known = len(earlier.measured())
     recipe = Recipe.load(
         str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"], source
     )

@@ -13,7 +13,6 @@ from nas.scaling import Coefficients
 from nas.statistics import FEWEST, Estimate, kendall_tau
 from search_space import cost
 
-_ESTIMATE = "the mean drawn towards that of all leaders by as much as their spread looks like seed noise"
 _ALIKE = "advice: don't search with it yet: all networks are equally accurate under it; train longer (proxy.epochs)."
 TRUSTED = 0.4  # least tau, with 95% confidence, of a proxy to trust: it orders 70% of pairs as the reference does
 
@@ -54,8 +53,14 @@ def _setting(found: Retraining) -> str:
         how = f"looked up {found.seeds} times in the benchmark with fresh seeds, a rehearsal of retraining"
     return (
         f"{many}{' and the baseline' if found.baseline else ''}: {how}. Rewards with their 95% intervals; an estimate "
-        f"is {_ESTIMATE}."
+        f"is {_estimate(len(found.leaders))}."
     )
+
+
+def _estimate(leaders: int) -> str:
+    if leaders < FEWEST:
+        return "the mean"
+    return "the mean drawn towards that of all leaders by as much as their spread looks like seed noise"
 
 
 def _luck(found: Retraining) -> list[str]:
@@ -261,7 +266,7 @@ def grid_words(found: Grid) -> str:
         "Rounding makes true FLOPs unequal, so accuracies are compared at twice the base's: a doubling gained "
         f"{100 * found.gain:.2f} points on average over the base's {_percent(found.base)}; each is corrected by that.",
         f"Seed noise {100 * found.noise:.2f} points a training. Leaders have {found.plan.settings.seeds} more each; "
-        f"an estimate is {_ESTIMATE if len(found.leaders) >= FEWEST else 'their mean'}.",
+        f"an estimate is {_estimate(len(found.leaders))}.",
     ]
     if not found.gain:
         lines.append("Growing gained nothing here: the proxy is too short or too noisy to choose coefficients by.")

@@ -13,6 +13,7 @@ from controllers.features import Features
 from nas.evaluators.base import Evaluator
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.ledger import Child, Ledger
+from nas.statistics import Floats
 
 LEAST_RANDOM = 5
 """Fewer random children than these say nothing about random sampling."""
@@ -30,7 +31,6 @@ _EXACT = {"flops": 0, "params": 1}  # costs of any architecture without a measur
 _STREAM = 7  # sets the verdict's random draws apart from the children's
 
 Basis = Literal["warm-up", "random runs"]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _thinned(measured: list[Child]) -> list[Child]:
     if len(measured) <= _ROWS:
         return measured
     random = [child for child in measured if _is_random(child)][:_ROWS]
-    others = [child for child in measured if not _is_random(child)]
+    others = sorted((child for child in measured if not _is_random(child)), key=lambda child: -(child.reward or 0.0))
     kept = np.linspace(0, len(others) - 1, _ROWS - len(random)).astype(int).tolist()
     return random + [others[i] for i in kept]
 
