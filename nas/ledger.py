@@ -89,7 +89,7 @@ class Ledger:
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
         adopted: children that were taken over from another run.
-        contents: of what the children are measured on; None where it can't change or isn't known.
+        contents: of what the children are measured on; None where it isn't known.
     """
 
     def __init__(

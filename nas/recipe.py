@@ -29,13 +29,15 @@ def _quantity(value: object) -> object:
     return parse_quantity(value) if isinstance(value, str) else value
 
 
-def _cost(value: str) -> str:
+def _known_cost(value: str) -> str:
+    """A cost that is counted, measured here, or may be a benchmark's device metric, whatever the device's name."""
     if value in ("flops", "params", "latency") or value.startswith(("latency_", "throughput_")):
         return value
     raise ValueError(f"must be flops, params, latency, or a benchmark's latency_... or throughput_..., not {value!r}")
 
 
-def _named(value: str) -> str:
+def _folder_name(value: str) -> str:
+    """A name that can be a folder's on every system."""
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
         return value
     raise ValueError(f"must be letters, digits, '.', '_' and '-', a letter or digit first, not {value!r}")
@@ -141,7 +143,7 @@ class ObjectiveSection(_Section):
     """
 
     name: Literal["mnasnet", "hard", "absolute", "auto"] = "mnasnet"
-    cost: Annotated[str, AfterValidator(_cost)] = "flops"
+    cost: Annotated[str, AfterValidator(_known_cost)] = "flops"
     target: Quantity
     w: Exponent | None = None
     w_above: Exponent | None = None
@@ -251,7 +253,7 @@ class Recipe(_Section):
     """
 
     format: Literal["baseline-nas/recipe/1"]
-    name: Annotated[str, AfterValidator(_named)]
+    name: Annotated[str, AfterValidator(_folder_name)]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     children: Count
     space: Located

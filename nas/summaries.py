@@ -53,11 +53,12 @@ def _setting(found: Retraining) -> str:
         how = f"looked up {found.seeds} times in the benchmark with fresh seeds, a rehearsal of retraining"
     return (
         f"{many}{' and the baseline' if found.baseline else ''}: {how}. Rewards with their 95% intervals; an estimate "
-        f"is {_estimate(len(found.leaders))}."
+        f"is {_how_estimated(len(found.leaders))}."
     )
 
 
-def _estimate(leaders: int) -> str:
+def _how_estimated(leaders: int) -> str:
+    """What an estimate is, for so many leaders (see `nas.statistics.shrink`)."""
     if leaders < FEWEST:
         return "the mean"
     return "the mean drawn towards that of all leaders by as much as their spread looks like seed noise"
@@ -143,21 +144,22 @@ def audit_table(found: Audit) -> Table:
 
 def audit_words(found: Audit) -> str:
     """Rank agreement, seed noise, the forecast, and what follows."""
-    forecast = found.forecast
+    forecast, differ = found.forecast, bool(found.spread or found.seed_noise)
     lines = [f"left out: {failure}" for failure in found.failures]
     lines += [
         f"{len(found.networks)} networks, proxy {plural(found.proxy_epochs, 'epoch')}, reference "
         f"{plural(found.reference_epochs, 'epoch')}",
-        *(_agreement(found) if found.spread or found.seed_noise else [_ALIKE]),
+        *(_agreement(found) if differ else [_ALIKE]),
         f"forecast for {forecast.children} children, {forecast.workers} at a time: {_time(forecast.hours)} "
         f"({forecast.child_seconds:.1f} s each, {forecast.children / forecast.hours:,.0f} an hour), journal "
         f"{_bytes(forecast.journal_bytes)}, packed images {_bytes(forecast.image_bytes)} on every host",
-        *(_advice(found) if found.spread or found.seed_noise else []),
+        *(_advice(found) if differ else []),
     ]
     return "\n".join(lines)
 
 
 def _agreement(found: Audit) -> list[str]:
+    """How alike proxy and reference rank, and how much of the proxy's differences is luck."""
     return [
         "Kendall's tau between proxy and reference, with the 95% interval of a bootstrap over networks:",
         f"  accuracy, one training (what the search sees)  {_tau(found.tau_single)}",
@@ -266,7 +268,7 @@ def grid_words(found: Grid) -> str:
         "Rounding makes true FLOPs unequal, so accuracies are compared at twice the base's: a doubling gained "
         f"{100 * found.gain:.2f} points on average over the base's {_percent(found.base)}; each is corrected by that.",
         f"Seed noise {100 * found.noise:.2f} points a training. Leaders have {found.plan.settings.seeds} more each; "
-        f"an estimate is {_estimate(len(found.leaders))}.",
+        f"an estimate is {_how_estimated(len(found.leaders))}.",
     ]
     if not found.gain:
         lines.append("Growing gained nothing here: the proxy is too short or too noisy to choose coefficients by.")

@@ -19,7 +19,7 @@ LEAST_RANDOM = 5
 """Fewer random children than these say nothing about random sampling."""
 
 RANDOM_RUNS = 40
-"""The least of which the lowest and highest hold 95% between them."""
+"""Just enough for 2.5% of further runs to lie below the lowest, and as many above the highest (1 / (n + 1) each)."""
 
 _INTERVAL = (0.025, 0.5, 0.975)
 _DIGITS = 4  # of a reward, as it is shown and judged
@@ -101,7 +101,8 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
         if reason := _guessing(ledger, measured) or _too_few_random(measured):
             return Verdict(len(measured), basis, reason=reason)
         gains = _against_draws(ledger, measured, rng)
-    low, gain, high = np.quantile(gains, _INTERVAL, method="weibull").tolist()  # of one more
+    # One more draw lies below the i-th of n with probability i / (n + 1) (Hyndman & Fan 1996, definition 6).
+    low, gain, high = np.quantile(gains, _INTERVAL, method="weibull").tolist()
     return Verdict(len(measured), basis, gain, low, high)
 
 

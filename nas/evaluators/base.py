@@ -59,7 +59,7 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
 
     Args:
         then: from a journal; None where it tells nothing.
-        now: None for what can't change.
+        now: None where nothing is to be trained, so that nobody looked.
 
     Raises:
         DataError: they differ.

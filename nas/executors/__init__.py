@@ -13,6 +13,10 @@ __all__ = ["Executor", "SerialExecutor", "make_executor"]
 def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
     """The executor that a recipe names; Ray is imported only for `tune`.
 
+    Args:
+        recipe: of the trainings.
+        ray_address: of a running Ray cluster; None to begin one here.
+
     Raises:
         InputError: a cluster's address for an executor that uses none.
     """
