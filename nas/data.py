@@ -47,6 +47,7 @@ class ImageData:
         train: Rows of the training images; every leading part of it holds the classes in proportion.
         val: Rows of the reward images, disjoint from `train`.
         classes: Class names, by index.
+        digest: Of the source's files, wherever they lie.
     """
 
     images: Pixels
@@ -54,6 +55,7 @@ class ImageData:
     train: Rows
     val: Rows
     classes: tuple[str, ...]
+    digest: str
 
     @property
     def resolution(self) -> int:
@@ -63,8 +65,7 @@ class ImageData:
     @property
     def contents(self) -> dict[str, Any]:
         """What tells whether these are the images of another time (see `nas.evaluators.base.Contents`)."""
-        digest = hashlib.sha256(repr(self.classes).encode() + self.labels.tobytes()).hexdigest()[:16]
-        return {"images": len(self.labels), "classes": len(self.classes), "digest": digest}
+        return {"images": len(self.labels), "classes": len(self.classes), "files": self.digest}
 
     @cached_property
     def mean_std(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -85,13 +86,20 @@ class ImageData:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """What a source holds, known without decoding it: the training images, then the reward images if it has its own."""
+    """What a source holds, known without decoding it: the training images, then the reward images if it has its own.
+
+    Attributes:
+        fingerprint: Changes with the content, and with the place and the times of a folder's files.
+        digest: Changes with the content alone: of a folder the files' names and sizes.
+        images: Paths or pixels.
+    """
 
     name: str
     classes: tuple[str, ...]
     train_labels: Rows
     val_labels: Rows | None
     fingerprint: str
+    digest: str
     images: Callable[[], Iterable[str | Pixels]]
 
 
@@ -110,7 +118,7 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
     train, val = _split(source, data.holdout, np.random.default_rng(seed))
     labels = source.train_labels if source.val_labels is None else np.append(source.train_labels, source.val_labels)
     images = _mapped(source, (len(labels), resolution, resolution, 3))
-    return ImageData(images, labels, train, val, source.classes)
+    return ImageData(images, labels, train, val, source.classes, source.digest)
 
 
 def cache_dir() -> Path:
@@ -147,7 +155,7 @@ def _digits() -> _Source:
     searched = np.sort(_spread(labels, np.random.default_rng(0))[: round(0.8 * len(labels))])
     images: Pixels = np.rint(bunch.images[searched] * (255 / 16)).astype(np.uint8)
     fingerprint = hashlib.sha256(images.tobytes()).hexdigest()
-    return _Source("digits", tuple("0123456789"), labels[searched], None, fingerprint, lambda: images)
+    return _Source("digits", tuple("0123456789"), labels[searched], None, fingerprint, fingerprint, lambda: images)
 
 
 def _folder(root: Path, holdout: str | float | None) -> _Source:
@@ -157,8 +165,9 @@ def _folder(root: Path, holdout: str | float | None) -> _Source:
     with_val = holdout == "val" or (holdout is None and (root / "val").is_dir())
     if with_val and not (root / "val").is_dir():
         raise DataError(f"data.holdout: {root} has no val/ folder")
-    digest = hashlib.sha256(os.fsencode(root.resolve()))  # unpacked archives may share names, sizes and times
-    splits = {split: _scan(root / split, digest) for split in (("train", "val") if with_val else ("train",))}
+    here = hashlib.sha256(os.fsencode(root.resolve()))  # unpacked archives may share names, sizes and times
+    anywhere = hashlib.sha256()
+    splits = {split: _scan(root / split, here, anywhere) for split in (("train", "val") if with_val else ("train",))}
     classes = tuple(splits["train"])
     if with_val and tuple(splits["val"]) != classes:
         odd = ", ".join(sorted(set(classes) ^ set(splits["val"]))[:3])
@@ -169,19 +178,20 @@ def _folder(root: Path, holdout: str | float | None) -> _Source:
 
     files = [file for split in splits.values() for found in split.values() for file in found]
     val = labels("val") if with_val else None
-    return _Source(str(root), classes, labels("train"), val, digest.hexdigest(), lambda: files)
+    return _Source(str(root), classes, labels("train"), val, here.hexdigest(), anywhere.hexdigest(), lambda: files)
 
 
-def _scan(folder: Path, digest: hashlib._Hash) -> dict[str, list[str]]:
-    """List the image files of each class folder, sorted, and add names, sizes and times to the digest."""
+def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash) -> dict[str, list[str]]:
+    """List the image files of each class folder, sorted, and add names and sizes to both digests, times to one."""
     found: dict[str, list[str]] = {}
     try:
         for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."):
             entries = [entry for entry in os.scandir(folder / name) if _is_image(entry)]
             for entry in sorted(entries, key=lambda e: e.name):
                 stat = entry.stat()
-                line = f"{folder.name}/{name}/{entry.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-                digest.update(os.fsencode(line))
+                line = os.fsencode(f"{folder.name}/{name}/{entry.name}\0{stat.st_size}")
+                here.update(line + f"\0{stat.st_mtime_ns}\n".encode())
+                anywhere.update(line + b"\n")
                 found.setdefault(name, []).append(entry.path)
             if name not in found:
                 raise DataError(f"{folder / name}: no images in this class folder")
@@ -205,7 +215,8 @@ def _arrays(path: Path, holdout: str | float | None) -> _Source:
         raise DataError(f"{path}: not a readable .npz file ({error})") from error
     with_val = holdout == "val" or (holdout is None and "x_val" in sums)
     splits = ("train", "val") if with_val else ("train",)
-    for key in (f"{letter}_{split}" for split in splits for letter in "xy"):
+    keys = [f"{letter}_{split}" for split in splits for letter in "xy"]
+    for key in keys:
         if key not in sums:
             raise DataError(f"{path}: no {key} in it")
     labels = {split: _labels(path, f"y_{split}") for split in splits}
@@ -221,8 +232,11 @@ def _arrays(path: Path, holdout: str | float | None) -> _Source:
         for split in splits:
             yield from _pixels(path, f"x_{split}", len(labels[split]))
 
-    digest = hashlib.sha256(f"{splits}{sums}".encode()).hexdigest()
-    return _Source(str(path), tuple(map(str, range(count))), labels["train"], labels.get("val"), digest, images)
+    classes = tuple(map(str, range(count)))
+    fingerprint, digest = (
+        hashlib.sha256(text.encode()).hexdigest() for text in (f"{splits}{sums}", repr([sums[key] for key in keys]))
+    )
+    return _Source(str(path), classes, labels["train"], labels.get("val"), fingerprint, digest, images)
 
 
 def _labels(path: Path, key: str) -> Rows:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas import __version__
-from nas.evaluators.base import Evaluator, Failure, Measurement
+from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, check_unchanged
 from nas.executors import make_executor
 from nas.journal import Event, Journal, JournalError
 from nas.ledger import Trial
@@ -31,10 +31,12 @@ class Trials:
         recipe: that trains them.
         trials: the list, each numbered by its place.
         grown_from: the network that all of them come from, where another one would mix up two lists.
+        contents: of what they are measured on; None where nobody looked.
         results: those so far, by the trial's number.
 
     Raises:
         JournalError: the journal is damaged or was begun under other settings; the message names the field.
+        DataError: it was begun on other images.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class Trials:
         journal: Journal,
         watch: Callable[[Trials], None] = lambda trials: None,
         grown_from: Architecture | None = None,
+        contents: Contents | None = None,
     ) -> None:
         self.recipe = recipe
         self.trials = tuple(trials)
         self.grown_from = grown_from
+        self.contents = contents
         self._journal = journal
         self._watch = watch
         known = self._begin()
@@ -87,7 +91,13 @@ class Trials:
         events = self._journal.replay()
         if not events:
             settings = {name: value for name, value in self.recipe.model_dump().items() if name in DEPENDS}
-            header: dict[str, Any] = {"event": "trials", "format": FORMAT, "version": __version__, "settings": settings}
+            header: dict[str, Any] = {
+                "event": "trials",
+                "format": FORMAT,
+                "version": __version__,
+                "settings": settings,
+                "contents": self.contents,
+            }
             if self.grown_from:
                 header["grown_from"] = {"name": self.grown_from.name, "key": self.grown_from.key()}
             self._journal.append(header)
@@ -103,13 +113,14 @@ class Trials:
         if header.get("format") != FORMAT:
             raise JournalError(f"{path}: format: must be {FORMAT}, not {header.get('format')!r}")
         began = Recipe.parse({**self.recipe.model_dump(), **header.get("settings", {})}, str(path))
-        changed = began.differs(self.recipe)
+        changed = began.with_source_of(self.recipe).differs(self.recipe)
         if changed:
             was, now = (_value(recipe, changed) for recipe in (began, self.recipe))
             raise JournalError(
                 f"{path}: {changed} changed since these trainings began, from {was} to {now}; "
                 "undo it, or move the file away"
             )
+        check_unchanged(header.get("contents"), self.contents)
         began_with = header.get("grown_from", {"name": "no network", "key": None})
         if began_with["key"] != (self.grown_from and self.grown_from.key()):
             raise JournalError(
@@ -134,7 +145,7 @@ def train(
         KeyboardInterrupt: the user stopped it; the same call goes on.
     """
     with Journal(path) as journal:
-        listed = Trials(recipe, trials, journal, watch, grown_from)
+        listed = Trials(recipe, trials, journal, watch, grown_from, evaluator.contents(trials[0].architecture))
         watch(listed)
         if not listed.done:
             make_executor(recipe, ray_address).run(listed, evaluator)

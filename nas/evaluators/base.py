@@ -11,7 +11,7 @@ from search_space.errors import DataError
 
 Report = Callable[[int, float], None]
 Contents = dict[str, Any]
-"""Of what children are measured on: counts by what is counted, and a `digest`; not where it lies."""
+"""Of what children are measured on: counts by what is counted, and a digest; not where it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,14 @@ class Failure:
 class Evaluator(Protocol):
     """Measures architectures; it must be picklable, for it travels to the workers."""
 
+    def contents(self, architecture: Architecture) -> Contents:
+        """Of what an architecture is measured on.
+
+        Raises:
+            InputError: the user's data can't be used at all.
+        """
+        ...
+
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Measure one architecture.
 
@@ -58,18 +66,21 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
     """Refuse other images, or another benchmark's file, than earlier children were measured on: none compare with them.
 
     Args:
-        then: from a journal; None where it tells nothing.
+        then: from a journal; None where it tells nothing. What it tells beside `now`, as of an older version, is left.
         now: None where nothing is to be trained, so that nobody looked.
 
     Raises:
         DataError: they differ.
     """
-    if then and now and then != now:
-        was, is_now = (", ".join(f"{each[name]:,} {name}" for name in each if name != "digest") for each in (then, now))
+    if then and now and any(then[name] != now[name] for name in then.keys() & now.keys()):
+        was, is_now = (
+            ", ".join(f"{count:,} {name}" for name, count in each.items() if isinstance(count, int))
+            for each in (then, now)
+        )
         others = " with other values" if was == is_now else ""
         raise DataError(
             f"source: its content changed since the run began, from {was} to {is_now}{others}; new children couldn't "
-            "be compared with the earlier ones: put it back, or start a new search"
+            "be compared with the earlier ones: put it back, or start anew elsewhere"
         )
 
 

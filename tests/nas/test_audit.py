@@ -115,8 +115,11 @@ def test_other_images_are_another_audit(nas, small_recipe, tmp_path):
     assert nas("audit", small_recipe, *small, "--data", "one.npz")[0] == 0
     code, _, err = nas("audit", small_recipe, *small, "--data", "two.npz")
     assert code == 2
-    assert "proxy.jsonl: data.source changed since" in err
-    assert "one.npz" in err
+    assert "source: its content changed since the run began" in err
+    assert "60 images, 3 classes with other values" in err
+    Path("one.npz").rename("moved.npz")
+    code, _, err = nas("audit", small_recipe, *small, "--data", "moved.npz")
+    assert (code, err) == (0, "")
 
 
 def test_another_reference_is_refused_before_anything_is_trained(nas, small_recipe):

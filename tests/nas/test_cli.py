@@ -271,6 +271,8 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
         assert (code, err.count("\n")) == (2, 1)
         assert "changed since the run began, from 60 images, 3 classes to 63 images, 3 classes" in err
     assert nas("resume", "run")[0] == 0
+    Path("there.npz").rename("again.npz")
+    assert nas("top", "run", "-k", "3", "--retrain", "--epochs", "1", "--data", "again.npz")[0] == 0
 
 
 @pytest.mark.parametrize("accuracy", ["NaN", "7"])

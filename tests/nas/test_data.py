@@ -229,6 +229,20 @@ def test_sources_alike_in_size_and_time_are_not_confused(tmp_path):
         assert read(tmp_path / f"{name}.npz").images[0].max() == grey
 
 
+def test_contents_are_the_files_wherever_they_lie(tree, tmp_path):
+    before = read(tree).contents
+    moved = shutil.copytree(tree, tmp_path / "moved", copy_function=shutil.copyfile)
+    assert read(moved).contents == before
+    Image.new("RGB", (40, 40)).save(moved / "train" / "bee" / "0003.png")
+    assert read(moved).contents != before
+    x, y = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
+    np.savez(tmp_path / "plain.npz", x_train=x, y_train=y)
+    np.savez_compressed(tmp_path / "small.npz", x_train=x, y_train=y, x_test=x)
+    np.savez(tmp_path / "other.npz", x_train=x + 1, y_train=y)
+    plain, small, other = (read(tmp_path / f"{name}.npz").contents for name in ("plain", "small", "other"))
+    assert plain == small != other
+
+
 def test_the_cache_folder_is_the_users_unless_named(monkeypatch, tmp_path):
     monkeypatch.delenv("BASELINE_NAS_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

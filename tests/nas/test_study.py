@@ -12,6 +12,7 @@ import pytest
 import controllers
 import nas.study
 from controllers import Suggestion
+from controllers.model_based import ModelBased
 from controllers.random import RandomSearch
 from nas.evaluators import Failure, Measurement
 from nas.executors import SerialExecutor
@@ -406,6 +407,23 @@ def test_an_adaptive_search_cut_anywhere_goes_on_as_if_it_had_not_been(recipe, f
         (files / "j").write_bytes(b"".join(lines[:kept]))
         search(files / "j", recipe("evolution", objective=AUTO))
         assert text(files / "j") == text(files / "whole")
+
+
+def test_a_resumed_model_is_fitted_when_it_was_before(recipe, files, monkeypatch):
+    """`auto` looks at the hand-over, and so fits the model, while children are still drawn at random."""
+    monkeypatch.setattr(nas.study, "ADAPT_EVERY", 3)
+    fitted = []
+    fit = ModelBased._fit
+    monkeypatch.setattr(ModelBased, "_fit", lambda self, log: fitted.append(len(self._observed)) or fit(self, log))
+    settings = {"objective": AUTO, "controller": {"name": "model_based", "options": {**POLICY, "warm_up": 14}}}
+    search(files / "whole", recipe(children=20, **settings))
+    whole, lines = fitted[:], (files / "whole").read_bytes().splitlines(keepends=True)
+    fitted.clear()
+    (files / "cut").write_bytes(b"".join(lines[:-2]))
+    search(files / "cut", recipe(children=20, **settings))
+    assert whole == fitted
+    assert min(whole) < 14
+    assert text(files / "cut") == text(files / "whole")
 
 
 def test_auto_ends_with_what_meets_the_target(recipe, files):

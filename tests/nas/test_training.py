@@ -82,7 +82,7 @@ def random_images(count: int, classes: int = 2) -> ImageData:
     images = np.random.default_rng(0).integers(0, 256, (count + 2, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(count + 2) % classes
     rows = np.arange(count + 2)
-    return ImageData(images, labels, rows[:count], rows[count:], tuple(map(str, range(classes))))
+    return ImageData(images, labels, rows[:count], rows[count:], tuple(map(str, range(classes))), "")
 
 
 # --- learning
@@ -116,7 +116,7 @@ def test_accuracy_is_that_of_the_held_out_images_in_eval_mode(digits):
 def test_no_held_out_image_is_trained_on(digits):
     images = digits.images.copy()
     images[digits.val] = 0
-    blank = ImageData(images, digits.labels, digits.train, digits.val, digits.classes)
+    blank = ImageData(images, digits.labels, digits.train, digits.val, digits.classes, "")
     assert run(blank, epochs=2).losses == run(digits, epochs=2).losses
 
 

@@ -11,7 +11,7 @@ from nas.evaluators import Failure, Measurement
 from nas.journal import JournalError, parse
 from nas.recipe import Recipe, RecipeError
 from nas.trials import repeated, train, whole_trainings
-from search_space import load_space
+from search_space import DataError, load_space
 
 
 @dataclass
@@ -20,7 +20,11 @@ class Scripted:
 
     stop_after: int = 1000
     fails: int | None = None
+    images: int = 5
     seeds: list[int] = field(default_factory=list)
+
+    def contents(self, architecture):
+        return {"images": self.images}
 
     def evaluate(self, architecture, seed, report):
         if len(self.seeds) == self.stop_after:
@@ -129,9 +133,18 @@ def test_other_settings_are_refused_naming_the_field(recipe, small_recipe, trial
     assert path.read_bytes() == content
 
 
+def test_other_images_are_refused_wherever_they_lie(recipe, trials, path):
+    train(path, recipe, Scripted(), trials[:2])
+    content = path.read_bytes()
+    with pytest.raises(DataError, match="content changed since the run began, from 5 images to 6 images"):
+        train(path, recipe, Scripted(images=6), trials)
+    assert path.read_bytes() == content
+
+
 def test_what_a_training_does_not_depend_on_may_change(recipe, small_recipe, trials, path):
     train(path, recipe, Scripted(), trials)
-    other = ["children=99", "objective.target=3M", "controller={name: random}", "executor.time_limit=9"]
+    other = ["data.source=moved", "children=99", "objective.target=3M", "controller={name: random}"]
+    other += ["executor.time_limit=9"]
     again = Scripted()
     train(path, Recipe.load(str(small_recipe), other), again, trials)
     assert again.seeds == []
