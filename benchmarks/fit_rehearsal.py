@@ -19,9 +19,9 @@ import torch
 from scipy.stats import kendalltau
 
 from controllers.features import Features
-from controllers.gaussian_process import GaussianProcess, MeanFunction, matern
 from nas.evaluators import benchmark, surrogate
 from nas.evaluators.benchmark_file import Network, read
+from nas.evaluators.gaussian_process import GaussianProcess, MeanFunction, matern
 from nas.evaluators.surrogate import Surrogate
 from search_space import load_space
 from search_space.space import Actions
@@ -46,14 +46,13 @@ def fitted(features: Features, known: Mapping[Actions, float], centres: np.ndarr
     x, y = features(list(known)), np.array(list(known.values()))
     order = np.random.default_rng(SEED).permutation(len(y))
     test, train = np.split(order, [len(y) // 5])
-    process = GaussianProcess(features.kinds)
-    held_out = projected(process.fit(x[train], y[train]), x[train], y[train], centres)
+    held_out = projected(GaussianProcess(features.kinds, x[train], y[train]), x[train], y[train], centres)
     tau = float(kendalltau(held_out(x[test]), y[test]).statistic)
     error = held_out(x[test]) - y[test]
     print(
         f"tau {tau:.4f}  R2 {1 - (error**2).mean() / y[test].var():.4f}  on {len(test)} held-out networks", flush=True
     )
-    return Surrogate(features, projected(process.fit(x, y), x, y, centres), tau)
+    return Surrogate(features, projected(GaussianProcess(features.kinds, x, y), x, y, centres), tau)
 
 
 def numbers(networks: Mapping[Actions, Network], name: str) -> dict[Actions, float]:

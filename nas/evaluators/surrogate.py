@@ -12,9 +12,9 @@ import torch
 from scipy.stats import kendalltau
 
 from controllers.features import Features
-from controllers.gaussian_process import GaussianProcess, MeanFunction
 from controllers.threads import single_threaded
 from nas.evaluators.benchmark_file import BenchmarkError
+from nas.evaluators.gaussian_process import GaussianProcess, MeanFunction
 from search_space.space import Actions
 
 _LEAST_ROWS, _LEAST_TAU = 200, 0.5
@@ -44,8 +44,8 @@ class Surrogate:
         if len(known) < _LEAST_ROWS:
             raise BenchmarkError(f"{where}: {len(known)} networks are too few to learn from; {_LEAST_ROWS} at least")
         values = np.array(list(known.values()))
-        process = GaussianProcess(features.kinds).fit(features(list(known)), values)
-        tau = float(kendalltau(process.leave_one_out()[0], values).statistic)
+        process = GaussianProcess(features.kinds, features(list(known)), values)
+        tau = float(kendalltau(process.left_out(), values).statistic)
         if not tau >= _LEAST_TAU:
             raise BenchmarkError(
                 f"{where}: can't be predicted from the networks (cross-validated Kendall tau {tau:.2f}, "

@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search_space import InputError
-
 _LEARN_ROWS = 600
 """The hyperparameters are learned from this many rows at most, for each step costs their third power."""
 _STEPS = 40
@@ -75,90 +73,53 @@ class GaussianProcess:
     few rows don't overfit.
 
     Attributes:
-        hyperparameters: those of the last fit.
-        noise_variance: of one observation, in squared units of `y`: the learned or the given one's mean.
+        hyperparameters: that were learned.
         mean: the posterior mean, a function of rows (m, columns).
     """
 
-    hyperparameters: Hyperparameters
-    noise_variance: float
-    mean: MeanFunction
-
-    def __init__(self, groups: np.ndarray | None = None) -> None:
-        """Make one for columns that share a length scale where their number in `groups` is the same; None for all."""
-        self._groups = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
-
-    def fit(
-        self,
-        x: np.ndarray,
-        y: np.ndarray,
-        noise_variance: float | np.ndarray | None = None,
-        hyperparameters: Hyperparameters | None = None,
-    ) -> GaussianProcess:
+    def __init__(self, groups: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
         """Condition on observations.
 
         Args:
-            x: (n, columns), standardised.
+            groups: (columns,) numbers from 0; columns of one number share a length scale.
+            x: (n, columns), standardised; two rows at least.
             y: (n,), in any unit.
-            noise_variance: of each observation (n,) or of all, in squared units of `y`; None to learn one for all.
-            hyperparameters: of an earlier fit, whose learning is saved; None to learn them.
-
-        Returns:
-            Itself.
-
-        Raises:
-            InputError: fewer than two rows, or numbers that aren't finite.
         """
-        if len(x) < 2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise InputError("a Gaussian process needs two rows of finite numbers at least")
+        self._groups = torch.from_numpy(groups)
         offset, self._scale = float(np.mean(y)), float(np.std(y)) or 1.0
         rows = torch.from_numpy(np.asarray(x, dtype=np.float64))
-        target = torch.from_numpy((np.asarray(y, dtype=np.float64) - offset) / self._scale)
-        noise = None
-        if noise_variance is not None:
-            given = np.asarray(noise_variance, dtype=np.float64) / self._scale**2
-            noise = torch.from_numpy(np.broadcast_to(given, len(x)).copy()).clamp_min(_LEAST_NOISE)
-        self.hyperparameters = hyperparameters or self._learn(rows, target, noise)
-        if noise is None:
-            noise = torch.full((len(x),), self.hyperparameters.noise, dtype=torch.float64)
-        self.noise_variance = float(noise.mean()) * self._scale**2
-        lengths = torch.tensor(self.hyperparameters.lengths, dtype=torch.float64)
-        inverse_lengths = self._expand(lengths, x.shape[1]).reciprocal()
+        self._target = torch.from_numpy((np.asarray(y, dtype=np.float64) - offset) / self._scale)
+        self.hyperparameters = self._learned(rows)
+        inverse_lengths = torch.tensor(self.hyperparameters.lengths, dtype=torch.float64)[self._groups].reciprocal()
         scaled = rows * inverse_lengths
-        self._target = target
+        noise = torch.full((len(x),), self.hyperparameters.noise, dtype=torch.float64)
         self._cholesky = _cholesky(self.hyperparameters.signal * matern(scaled, scaled), noise)
-        self._weights = torch.cholesky_solve(target[:, None], self._cholesky)[:, 0]
+        self._weights = torch.cholesky_solve(self._target[:, None], self._cholesky)[:, 0]
         weights = self._weights * (self.hyperparameters.signal * self._scale)
         self.mean = MeanFunction(scaled, inverse_lengths, weights, offset)
-        return self
 
-    def leave_one_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Means and standard deviations (n,) of each observation given all others (equations 5.10 to 5.12)."""
+    def left_out(self) -> np.ndarray:
+        """Means (n,) of each observation given all others (equation 5.12)."""
         precision = torch.cholesky_inverse(self._cholesky).diagonal()
-        means = (self._target - self._weights / precision).numpy() * self._scale + self.mean.offset
-        return means, precision.rsqrt().numpy() * self._scale
+        means: np.ndarray = (self._target - self._weights / precision).numpy() * self._scale + self.mean.offset
+        return means
 
-    def _expand(self, lengths: Tensor, columns: int) -> Tensor:
-        """One length per column from one per group."""
-        return lengths.expand(columns) if self._groups is None else lengths[self._groups]
-
-    def _learn(self, x: Tensor, target: Tensor, noise: Tensor | None) -> Hyperparameters:
-        """Maximise the posterior of the logarithms of lengths, signal and noise."""
-        chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(target))[:_LEARN_ROWS])
-        x, target = x[chosen], target[chosen]
-        known = None if noise is None else noise[chosen]
-        groups = 1 if self._groups is None else int(self._groups.max()) + 1
+    def _learned(self, x: Tensor) -> Hyperparameters:
+        """The maximum of the posterior of the logarithms of lengths, signal and noise."""
+        chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(x))[:_LEARN_ROWS])
+        x, target = x[chosen], self._target[chosen]
         log_length = math.sqrt(2) + math.log(x.shape[1]) / 2
-        centre = torch.tensor([log_length] * groups + [_LOG_SIGNAL[0], _LOG_NOISE[0]], dtype=torch.float64)
-        spread = torch.tensor([_LENGTH_SPREAD] * groups + [_LOG_SIGNAL[1], _LOG_NOISE[1]], dtype=torch.float64)
+        lengths = int(self._groups.max()) + 1
+        centre = torch.tensor([log_length] * lengths + [_LOG_SIGNAL[0], _LOG_NOISE[0]], dtype=torch.float64)
+        spread = torch.tensor([_LENGTH_SPREAD] * lengths + [_LOG_SIGNAL[1], _LOG_NOISE[1]], dtype=torch.float64)
         logs = centre.clone().requires_grad_()
         optimiser = torch.optim.LBFGS([logs], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimiser.zero_grad()
             values = logs.clamp(centre - 4 * spread, centre + 4 * spread).exp()
-            scaled = x / self._expand(values[:-2], x.shape[1])
-            variance = known if known is not None else values[-1].clamp_min(_LEAST_NOISE).expand(len(target))
+            scaled = x / values[:-2][self._groups]
+            variance = values[-1].clamp_min(_LEAST_NOISE).expand(len(target))
             cholesky = _cholesky(values[-2] * matern(scaled, scaled), variance)
             white = torch.linalg.solve_triangular(cholesky, target[:, None], upper=False)
             evidence = -white.square().sum() / 2 - cholesky.diagonal().log().sum()
