@@ -26,7 +26,7 @@ RETRAININGS = 3
 def search(recipe: Recipe) -> tuple[float, float]:
     """The handed-over network's reward in the search, and its mean reward when trained again."""
     with tempfile.TemporaryDirectory() as folder:
-        _, study = run.start(recipe, Path(folder) / "run", None, lambda *_: None)
+        study = run.start(recipe, Path(folder) / "run", None, lambda *_: None).study
     winner = study.ledger.winner
     evaluator = ProxyEvaluator.of(recipe)
     again = [

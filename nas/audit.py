@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import Failure, Measurement
+from nas.executors import make_executor
 from nas.journal import Journal, parse
 from nas.objective import cost_function
-from nas.recipe import ExecutorSection, Recipe
+from nas.recipe import Recipe
 from nas.run import RESULTS
 from nas.statistics import Floats, Noise, kendall_tau, tau_interval
 from nas.study import Study
@@ -155,6 +154,7 @@ def audit(
     make_folder(folder, PROXY, "audit")
     for name, (setting, _) in settings.items():
         check_journal(folder / f"{name}.jsonl", setting)
+    at_a_time = make_executor(settings["proxy"][0], ray_address).workers()
     results: list[list[Measurement | Failure]] = [[] for _ in chosen]
     for name, (setting, repeats) in settings.items():
         trials = repeated(list(enumerate(chosen)), repeats, recipe.seed)
@@ -163,7 +163,7 @@ def audit(
             results[trial.number % len(chosen)].append(found[trial.number])
         _check_enough(chosen, results)
     seconds = [r.seconds for own in results for r in own[:-1] if isinstance(r, Measurement)]
-    forecast = _forecast(settings["proxy"][0], float(np.mean(seconds)), journal_bytes, images)
+    forecast = _forecast(recipe, at_a_time, float(np.mean(seconds)), journal_bytes, images)
     summary = _summary(recipe, chosen, results, settings["reference"][0], forecast)
     (folder / AUDIT).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
     return folder, summary
@@ -322,19 +322,7 @@ def _tau(proxy: Floats, reference: Floats, seed: int) -> Tau:
     return Tau(kendall_tau(proxy, reference), *tau_interval(proxy, reference, np.random.default_rng(seed)))
 
 
-def _forecast(recipe: Recipe, child_seconds: float, journal_bytes: int, image_bytes: int) -> Forecast:
-    workers, children = _workers(recipe.executor), recipe.children + 1
+def _forecast(recipe: Recipe, workers: int, child_seconds: float, journal_bytes: int, image_bytes: int) -> Forecast:
+    children = recipe.children + 1
     hours = child_seconds * children / workers / 3600
     return Forecast(children, workers, child_seconds, hours, journal_bytes, image_bytes)
-
-
-def _workers(section: ExecutorSection) -> int:
-    """Children at a time: the recipe's, else as many as fit on this machine."""
-    if section.name == "serial":
-        return 1
-    if section.workers:
-        return section.workers
-    fits = [(os.cpu_count() or 1) / section.cpus_per_child]
-    if section.gpus_per_child:
-        fits.append(torch.cuda.device_count() / section.gpus_per_child)
-    return max(1, int(min(fits)))

@@ -24,7 +24,7 @@ BENCHED = "model_based,ppo,reinforce,evolution,random"
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe: objective.target=300M.")]
 Workers = Annotated[int | None, typer.Option(help="Children at a time; as many as fit by default.")]
-RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster: auto, or ray://HOST:10001.")]
+RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster, on one of its nodes: auto, or HOST:6379.")]
 Arch = Annotated[str, typer.Argument(help="A library name, a YAML file, or the folder of a run (its best).")]
 ThenScale = Annotated[bool, typer.Option("--then-scale", help="Then retrain, find coefficients, write a family.")]
 Moved = Annotated[str | None, typer.Option("--data", help="Where the images, or the benchmark's file, are now.")]

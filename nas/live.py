@@ -22,7 +22,7 @@ from nas.evaluators import BenchmarkEvaluator
 from nas.grid import Plan
 from nas.progress import BenchProgress, SearchProgress, TrialsProgress
 from nas.recipe import Recipe
-from nas.run import SCALE, Folder
+from nas.run import SCALE, Folder, Searched
 from nas.study import Study
 from nas.trials import Trials
 from nas.verdict import verdict
@@ -38,7 +38,7 @@ _KEPT = "; every finished training is kept. Go on with {}."
 
 
 def run_search(
-    go: Callable[[Callable[[Folder, Study], None]], tuple[Folder, Study]], workers: int | None, ray_address: str | None
+    go: Callable[[Callable[[Folder, Study], None]], Searched], workers: int | None, ray_address: str | None
 ) -> None:
     """Run or go on with a search, show how it is going, and end with what it found; then scale, if the run says so."""
     seen: list[Folder] = []
@@ -64,23 +64,22 @@ def run_search(
     screen = Console()
     with _stoppable(kept):
         with SearchProgress(screen) as progress:
-            folder, study = go(watch)
-        ledger = study.ledger
-        evaluator = BenchmarkEvaluator.of(ledger.recipe) if ledger.recipe.benchmark else None
-        outcome = console.verdict(ledger, verdict(ledger, evaluator))
+            searched = go(watch)
+        folder, ledger = searched.folder, searched.study.ledger
+        outcome = console.verdict(ledger, verdict(ledger, searched.evaluator))
     show(outcome)
-    if evaluator:
-        show(f"benchmark {evaluator}")
+    if isinstance(searched.evaluator, BenchmarkEvaluator):
+        show(f"benchmark {searched.evaluator}")
     if ledger.best(1):
         show(console.target_words(ledger), "", console.ranking(ledger, 10))
-    if study.exhausted:
+    if searched.study.exhausted:
         typer.echo("The controller has no more new networks to suggest, so the search ended early.")
     if not ledger.best(1):
         sys.exit(1)
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
     run = quote(str(folder.path))
     typer.echo(f"Next: nas show {run}, nas top {run}, nas export {run} -o DIR, nas scale {run} -o DIR")
-    _then_scale(folder, study.ledger.recipe, workers, ray_address)
+    _then_scale(folder, ledger.recipe, workers, ray_address)
 
 
 def _then_scale(folder: Folder, recipe: Recipe, workers: int | None, ray_address: str | None) -> None:

@@ -90,9 +90,18 @@ class Folder:
         return Ledger.of(events)
 
 
+@dataclass(frozen=True)
+class Searched:
+    """A search that came to its end, and what measured its children."""
+
+    folder: Folder
+    study: Study
+    evaluator: ProxyEvaluator | BenchmarkEvaluator
+
+
 def start(
     recipe: Recipe, out: Path | None, ray_address: str | None, watch: Callable[[Folder, Study], None]
-) -> tuple[Folder, Study]:
+) -> Searched:
     """Run a new search to its end.
 
     Raises:
@@ -103,7 +112,7 @@ def start(
     evaluator, contents = _prepared(recipe, trains=True)
     folder = Folder.create(recipe, out)
     try:
-        return folder, _run(folder, recipe, evaluator, contents, ray_address, watch)
+        return _run(folder, recipe, evaluator, contents, ray_address, watch)
     except (InputError, KeyboardInterrupt) as error:
         events = parse(folder.journal)[0] if folder.journal.exists() else []
         results = [event for event in events if event["event"] in ("completed", "failed")]
@@ -114,7 +123,7 @@ def start(
 
 def resume(
     path: Path, settings: list[str], ray_address: str | None, watch: Callable[[Folder, Study], None]
-) -> tuple[Folder, Study]:
+) -> Searched:
     """Go on with a search after any stop; how it is executed may change, nothing else.
 
     A search that came to its end needs its images no more.
@@ -126,7 +135,7 @@ def resume(
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
     evaluator, contents = _prepared(recipe, not _concluded(parse(folder.journal)[0]))
-    return folder, _run(folder, recipe, evaluator, contents, ray_address, watch)
+    return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 
 def relocate(path: Path, source: str) -> None:
@@ -162,7 +171,7 @@ def retarget(
     ray_address: str | None,
     watch: Callable[[Folder, Study], None],
     source: str | None = None,
-) -> tuple[Folder, Study]:
+) -> Searched:
     """A new search with another objective that begins with the children of an earlier one.
 
     Accuracies don't depend on the objective, so every measured child counts again, under the new reward.
@@ -203,7 +212,7 @@ def retarget(
     except BaseException:
         shutil.rmtree(folder.path)
         raise
-    return folder, _run(folder, recipe, evaluator, contents, ray_address, watch)
+    return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 
 def _check(recipe: Recipe) -> None:
@@ -288,7 +297,7 @@ def _run(
     contents: Contents | None,
     ray_address: str | None,
     watch: Callable[[Folder, Study], None],
-) -> Study:
+) -> Searched:
     cost = evaluator.cost_function(recipe.objective.cost)
     # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
     with Journal(folder.journal) as journal, threadpool_limits(1) if recipe.benchmark else nullcontext():
@@ -299,4 +308,4 @@ def _run(
         study.conclude()
     if study.ledger.winner is not None:
         study.ledger.winner.trial.architecture.save(folder.best)
-    return study
+    return Searched(folder, study, evaluator)

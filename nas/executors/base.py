@@ -38,6 +38,14 @@ class Executor(Protocol):
         """
         ...
 
+    def workers(self) -> int:
+        """How many it trains at a time.
+
+        Raises:
+            InputError: no machine has what a child needs.
+        """
+        ...
+
 
 def measure(evaluator: Evaluator, architecture: Architecture, seed: int, report: Report) -> Measurement | Failure:
     """The child's measurement, or the reason why there is none: a failed child is a result, the search goes on.

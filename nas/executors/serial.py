@@ -13,3 +13,7 @@ class SerialExecutor:
         """Train until the source is done (see `Executor.run`)."""
         while trial := source.next_trial():
             source.finish(trial, measure(evaluator, trial.architecture, trial.seed, lambda epoch, accuracy: None))
+
+    def workers(self) -> int:
+        """One (see `Executor.workers`)."""
+        return 1

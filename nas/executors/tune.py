@@ -61,13 +61,23 @@ class TuneExecutor:
         searcher = _SourceSearcher(source)
         try:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
-                self._tuner(searcher, evaluator, self._workers(), scratch).fit()
+                self._tuner(searcher, evaluator, self._fits(), scratch).fit()
         finally:
-            ray.shutdown()
-            if self.address is None:
-                shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
+            self._stop(context)
             if searcher.error is not None:
                 raise searcher.error
+
+    def workers(self) -> int:
+        """As many as fit on the cluster, or on this machine, unless the recipe says how many.
+
+        Raises:
+            InputError: no cluster answers, or no node has what a child needs.
+        """
+        context = self._start()
+        try:
+            return self._fits()
+        finally:
+            self._stop(context)
 
     def _start(self) -> Any:
         if ray.is_initialized():
@@ -81,18 +91,26 @@ class TuneExecutor:
         terminate = signal.getsignal(signal.SIGTERM)
         try:
             return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, ValueError) as error:
-            raise InputError(f"--ray-address {self.address}: {describe(error)}") from None
+        except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
+            token = (
+                "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
+            )
+            raise InputError(f"--ray-address {self.address}: {describe(error)}{token}") from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
+
+    def _stop(self, context: Any) -> None:
+        ray.shutdown()
+        if self.address is None:
+            shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
 
     def _local_cpus(self) -> int:
         """CPU slots of the local Ray: more than there are cores only if the recipe asks for that many workers."""
         return max(os.cpu_count() or 1, round((self.section.workers or 0) * self.section.cpus_per_child))
 
-    def _workers(self) -> int:
-        """Children at a time.
+    def _fits(self) -> int:
+        """Children at a time, of the Ray that runs.
 
         Raises:
             InputError: no node has what a child needs.
@@ -108,7 +126,7 @@ class TuneExecutor:
         if fits == 0:
             wanted = f"{section.cpus_per_child:g} CPUs and {section.gpus_per_child:g} GPUs"
             raise InputError(f"executor.cpus_per_child, gpus_per_child: no machine has {wanted} for a child")
-        return section.workers or fits
+        return min(section.workers or fits, fits)
 
     def _tuner(self, searcher: Searcher, evaluator: Evaluator, workers: int, scratch: str) -> tune.Tuner:
         section = self.section
@@ -142,12 +160,14 @@ class TuneExecutor:
 
 
 def _check_address(address: str) -> None:
-    """Knock at `host:port` or `ray://host:port`; Ray itself would wait for minutes.
+    """Knock at `host:port`; Ray itself would wait for minutes.
 
     Raises:
-        InputError: nobody answers.
+        InputError: nobody answers, or it is for Ray Client, where Tune would run the search far from its journal.
     """
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise InputError(f"--ray-address {address}: no Ray Client; give auto or HOST:6379 on a node of the cluster")
+    host, separator, port = address.rpartition(":")
     if separator and port.isdigit():
         try:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()

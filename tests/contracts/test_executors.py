@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from nas.evaluators import Failure, Measurement
 from nas.executors import make_executor
@@ -149,7 +150,30 @@ def test_more_than_any_machine_has_is_refused(run):
         run("tune", Scripted(), "executor.cpus_per_child=4096")
 
 
-def test_an_address_where_no_cluster_answers_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("address", "why"), [("127.0.0.1:1", "no Ray cluster answers"), ("ray://127.0.0.1:10001", "no Ray Client")]
+)
+def test_an_address_where_no_cluster_answers_is_refused(tmp_path, address, why):
     recipe = Recipe.load("digits")
-    with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(InputError, match="no Ray cluster answers"):
-        make_executor(recipe, "127.0.0.1:1").run(Study(recipe, journal), Scripted())
+    with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(InputError, match=why):
+        make_executor(recipe, address).run(Study(recipe, journal), Scripted())
+
+
+def test_a_running_cluster_trains_and_is_left_running(tmp_path):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    try:
+        recipe = Recipe.load("digits", [f"children={CHILDREN}", "controller.name=random"])
+        executor = make_executor(recipe, cluster.address)
+        assert executor.workers() == 3
+        with Journal(tmp_path / "journal.jsonl") as journal:
+            study = Study(recipe, journal)
+            executor.run(study, Scripted())
+        assert len(study.ledger.best()) == CHILDREN
+        assert executor.workers() == 3
+    finally:
+        cluster.shutdown()
+
+
+def test_as_many_workers_as_are_asked_for_or_fit():
+    assert make_executor(Recipe.load("digits", ["executor.name=serial"])).workers() == 1
+    assert make_executor(Recipe.load("digits", ["executor.workers=3"])).workers() == 3

@@ -129,7 +129,7 @@ def test_a_reward_of_a_latency_is_compared_without_knowing_that_of_other_network
 @pytest.mark.parametrize("seed", range(3))
 def test_the_estimate_of_a_real_search_agrees_with_real_random_runs(seed, tmp_path):
     recipe = Recipe.load("rehearse-b0", ["children=60", f"seed={seed}", "executor.name=serial"])
-    _, study = run.start(recipe, tmp_path / "run", None, lambda *_: None)
+    study = run.start(recipe, tmp_path / "run", None, lambda *_: None).study
     found, real = verdict(study.ledger), verdict(study.ledger, make_evaluator(recipe))
     assert found.beats is real.beats is True
     assert found.low < real.gain < found.high
