@@ -19,7 +19,6 @@ from scipy.special import ndtr
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem, Suggestion, option
 from controllers.features import Features
-from controllers.policy import Batch, rank_returns
 from controllers.ppo import PPO, PPOOptions
 from controllers.threads import single_threaded
 from search_space import Architecture
@@ -166,12 +165,7 @@ class ModelBased(PPO):
         for _ in range(self.options.model_updates):
             with single_threaded():
                 self._rollouts, log_probs = self.policy.sample_batch(self.rng, self.options.rollouts)
-                sequences = torch.tensor(self._rollouts)
-                returns = rank_returns(self._acquisition(model, self._rollouts, best).tolist())
-                with torch.no_grad():
-                    before = self.policy.evaluate(sequences)
-                advantage = (returns[:, None] - before.value) * before.active
-                self._update(Batch(sequences, torch.tensor(log_probs), returns, advantage))
+                self._train(self._rollouts, log_probs, self._acquisition(model, self._rollouts, best).tolist())
 
     def _trusted_model(self) -> AccuracyModel | None:
         """The model, with what is under way taken as expected; None if it doesn't earn trust."""

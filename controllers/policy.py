@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from controllers.base import Controller, Options, Outcome, Problem, Suggestion, option
 from controllers.threads import single_threaded
 from search_space import Architecture, SearchSpace
+from search_space.space import Actions
 
 _INIT_RANGE = 0.1
 
@@ -208,18 +209,21 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
             return
         actions, log_probs, rewards = zip(*self._batch, strict=True)
         self._batch = []
+        diagnostics = self._train(actions, log_probs, rewards)
+        self._version += 1
+        self._diagnostics = diagnostics | {"policy_version": float(self._version)}
+
+    def _train(
+        self, actions: Sequence[Actions], log_probs: Sequence[float], rewards: Sequence[float]
+    ) -> dict[str, float]:
+        """Update on sequences, their log-probabilities when they were drawn and their rewards; return diagnostics."""
         with single_threaded():
             sequences, returns = torch.tensor(actions), rank_returns(rewards)
             with torch.no_grad():
                 before = self.policy.evaluate(sequences)
             advantage = (returns[:, None] - before.value) * before.active
             diagnostics = self._update(Batch(sequences, torch.tensor(log_probs), returns, advantage))
-            explained = explained_variance(before.value, returns, before.active)
-        self._version += 1
-        self._diagnostics = diagnostics | {
-            "explained_variance": explained,
-            "policy_version": float(self._version),
-        }
+            return diagnostics | {"explained_variance": explained_variance(before.value, returns, before.active)}
 
     def recommend(self) -> Architecture | None:
         """The network that the policy likes best among the best 2% observed; None before any success.

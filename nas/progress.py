@@ -22,11 +22,27 @@ from nas.trials import Trials
 LINE_EVERY = 2.0  # seconds between two lines in a log file
 
 
-class _Screen:
-    """What redraws itself in a terminal, and nothing in a log file."""
+class _Log:
+    """Lines in a log file, which has no terminal's bars, and not too many of them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._at = 0.0
+
+    def line(self, text: str, last: bool) -> bool:
+        """Print a line if it is time for one, or the last; whether it was."""
+        due = last or time.monotonic() - self._at >= LINE_EVERY
+        if due:
+            self._at = time.monotonic()
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        return due
+
+
+class _Screen:
+    """What redraws itself in a terminal, and is a line at a time in a log file."""
+
+    def __init__(self, console: Console) -> None:
+        self._log = _Log(console)
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -49,7 +65,7 @@ class SearchProgress(_Screen):
         self._began = time.monotonic()
         self._before: int | None = None
         self._most_running = 1
-        self._shown = (0, 0.0)
+        self._shown = 0
 
     def update(self, ledger: Ledger) -> None:
         """Show the state of the search."""
@@ -66,13 +82,11 @@ class SearchProgress(_Screen):
                 panel.add_row(ranking(ledger, 5))
             self._live.update(panel)
             return
-        last, at = self._shown
         handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
         self._most_running = max(self._most_running, len(ledger.running()))
         settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
-        if done > last and settled and (handed_out or time.monotonic() - at >= LINE_EVERY):
-            self._shown = (done, time.monotonic())
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if done > self._shown and settled and self._log.line(line, last=handed_out):
+            self._shown = done
 
 
 class TrialsProgress(_Screen):
@@ -81,7 +95,7 @@ class TrialsProgress(_Screen):
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._trials: Trials | None = None
-        self._before, self._began, self._shown = 0, 0.0, 0.0
+        self._before, self._began = 0, 0.0
 
     def update(self, trials: Trials) -> None:
         """Show how many are trained and how long the rest will take."""
@@ -96,16 +110,15 @@ class TrialsProgress(_Screen):
             line += f" | {duration((total - done) * (now - self._began) / (done - self._before))} left"
         if self._live:
             self._live.update(Text(line))
-        elif done > self._before and (done == total or now - self._shown >= LINE_EVERY):
-            self._shown = now
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        elif done > self._before:
+            self._log.line(line, last=done == total)
 
 
 class BenchProgress:
     """Live progress of searches side by side: a bar in a terminal, a line at a time in a log file."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self._console = console
+        self._log = None if console.is_terminal else _Log(console)
         self._progress = bars.Progress(
             bars.TextColumn("{task.completed}/{task.total} searches"),
             bars.BarColumn(),
@@ -115,7 +128,7 @@ class BenchProgress:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=total)
-        self._done, self._total, self._shown = 0, total, 0.0
+        self._done, self._total = 0, total
 
     def __enter__(self) -> BenchProgress:
         self._progress.start()
@@ -130,7 +143,5 @@ class BenchProgress:
         """Count a finished search."""
         self._done += 1
         self._progress.advance(self._task)
-        due = self._done == self._total or time.monotonic() - self._shown >= LINE_EVERY
-        if due and not self._console.is_terminal:
-            self._shown = time.monotonic()
-            self._console.print(f"{self._done}/{self._total} searches done", highlight=False)
+        if self._log:
+            self._log.line(f"{self._done}/{self._total} searches done", last=self._done == self._total)
