@@ -139,7 +139,8 @@ def top(
     if ledger.winner is None:
         console.show(status, console.no_result(ledger))
     else:
-        console.show(status, console.best(ledger, ledger.winner), console.ranking(ledger, k))
+        words = filter(None, (status, console.against_random(ledger), console.best(ledger, ledger.winner)))
+        console.show(*words, console.ranking(ledger, k))
 
 
 @app.command()

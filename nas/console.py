@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -12,11 +12,9 @@ from rich.table import Table
 from nas.evaluators.base import Failure, Measurement
 from nas.ledger import Child, Ledger
 from nas.objective import BAND, format_quantity, plural
+from nas.verdict import recorded
 from search_space import Architecture, cost
 from search_space.architecture import Part
-
-if TYPE_CHECKING:
-    from nas.verdict import Verdict
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
 _BETTER = {"FLOPs": "fewer", "params": "fewer", "ms": "less", "images/s": "more"}
@@ -62,13 +60,19 @@ def ranking(ledger: Ledger, k: int | None) -> Table:
     return table
 
 
-def verdict(ledger: Ledger, against_random: Verdict) -> str:
+def against_random(ledger: Ledger) -> str:
+    """Whether the search beat random sampling; empty before its end."""
+    judged = recorded(ledger)
+    return f"{'Before retraining: ' if ledger.retrained else ''}{judged}" if judged else ""
+
+
+def verdict(ledger: Ledger) -> str:
     """Whether the search beat random sampling, then its winner next to the baseline, in words, either way."""
     winner, baseline = ledger.winner, ledger.baseline
     if winner is None:
         return no_result(ledger)
     inside = "" if ledger.space.contains(baseline.trial.architecture) else f" (outside the space {ledger.space.name})"
-    lines = [f"{'Before retraining: ' if ledger.retrained else ''}{against_random}", best(ledger, winner)]
+    lines = [against_random(ledger), best(ledger, winner)]
     if baseline.reward is None or winner.reward is None:
         reason = baseline.result.reason if isinstance(baseline.result, Failure) else "it has not finished"
         return "\n".join([*lines, f"baseline  no result: {reason}"])

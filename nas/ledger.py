@@ -86,6 +86,7 @@ class Ledger:
         objective: from accuracy and cost to the reward, as adapted so far.
         recommended: the child that was chosen at the end of the search or by retraining; None before that.
         retrained: the event by which retraining chose `recommended`; None if it didn't.
+        judged: the event that tells whether the search beat random sampling; None before its end.
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
         adopted: children that were taken over from another run.
@@ -102,6 +103,7 @@ class Ledger:
         self.objective = recipe.make_objective()
         self.recommended: Child | None = None
         self.retrained: Event | None = None
+        self.judged: Event | None = None
         self.children: dict[int, Child] = {}
         self.by_key: dict[str, Child] = {}
         self.add(baseline, None)
@@ -157,6 +159,8 @@ class Ledger:
         elif kind == "recommended":
             self.recommended = self.children[event["trial"]]
             self.retrained = event if event.get("by") == "retraining" else None
+        elif kind == "verdict":
+            self.judged = event
         return self.children.get(event.get("trial", -1))
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None) -> Child:
@@ -173,8 +177,8 @@ class Ledger:
         return child
 
     def settle(self, number: int, result: Measurement | Failure, child_cost: float | None) -> Child:
-        """Enter a result; a choice that was made without it no longer holds."""
-        child, self.recommended, self.retrained = self.children[number], None, None
+        """Enter a result; a choice and a verdict that were made without it no longer hold."""
+        child, self.recommended, self.retrained, self.judged = self.children[number], None, None, None
         child.running, child.result, child.cost = False, result, child_cost
         for one in (child, self.by_key[child.trial.key]):
             one.score(self.objective)

@@ -25,7 +25,6 @@ from nas.recipe import Recipe
 from nas.run import SCALE, Folder, Searched
 from nas.study import Study
 from nas.trials import Trials
-from nas.verdict import verdict
 from search_space import Architecture
 
 Result = TypeVar("Result")
@@ -62,12 +61,10 @@ def run_search(
         return f"; every finished child is kept. Go on with: nas resume {quote(str(seen[0].path))}" if seen else ""
 
     screen = Console()
-    with _stoppable(kept):
-        with SearchProgress(screen) as progress:
-            searched = go(watch)
-        folder, ledger = searched.folder, searched.study.ledger
-        outcome = console.verdict(ledger, verdict(ledger, searched.evaluator))
-    show(outcome)
+    with _stoppable(kept), SearchProgress(screen) as progress:
+        searched = go(watch)
+    folder, ledger = searched.folder, searched.study.ledger
+    show(console.verdict(ledger))
     if isinstance(searched.evaluator, BenchmarkEvaluator):
         show(f"benchmark {searched.evaluator}")
     if ledger.best(1):
@@ -122,8 +119,11 @@ def run_retraining(
         ),
         go_on,
     )
-    unit = console.unit_of(folder.ledger().recipe.objective.cost)
-    show(summaries.retraining_table(found, unit), "", summaries.retraining_words(found), f"written to {folder.best}")
+    ledger = folder.ledger()
+    table = summaries.retraining_table(found, console.unit_of(ledger.recipe.objective.cost))
+    if opening := console.against_random(ledger):
+        show(opening, "")
+    show(table, "", summaries.retraining_words(found), f"written to {folder.best}")
 
 
 def run_bench(prepared: Bench, workers: int, out: Path) -> None:

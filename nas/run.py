@@ -7,7 +7,7 @@ where the winner was retrained or scaled, also `retrain.jsonl` and `scale/`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,12 @@ import controllers
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Contents, Measurement, check_unchanged
 from nas.executors import make_executor
-from nas.journal import Event, Journal, parse
+from nas.journal import Journal, parse
 from nas.ledger import Ledger
 from nas.objective import EXACT_COSTS, unreachable
 from nas.recipe import Recipe
 from nas.study import Study
+from nas.verdict import verdict
 from search_space import Architecture, InputError, load_architecture
 
 RESULTS = Path("results")
@@ -134,7 +135,7 @@ def resume(
     """
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
-    evaluator, contents = _prepared(recipe, not _concluded(parse(folder.journal)[0]))
+    evaluator, contents = _prepared(recipe, trains=folder.ledger().judged is None)
     return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 
@@ -276,12 +277,6 @@ def find_architecture(name_or_path: str) -> Architecture:
     return winner.trial.architecture
 
 
-def _concluded(events: Sequence[Event]) -> bool:
-    """Whether a search came to its end, so that nothing is to be trained."""
-    ends = [i for i, event in enumerate(events) if event["event"] == "recommended" and "by" not in event]
-    return bool(ends) and all(event["event"] == "recommended" for event in events[ends[-1] :])
-
-
 def _prepared(recipe: Recipe, trains: bool) -> tuple[ProxyEvaluator | BenchmarkEvaluator, Contents | None]:
     """The evaluator and its contents; images are only looked for if something is to be trained."""
     if recipe.benchmark is None and not trains:
@@ -305,7 +300,8 @@ def _run(
         watch(folder, study)
         if not study.done:
             make_executor(recipe, ray_address).run(study, evaluator)
-        study.conclude()
+        with threadpool_limits(1):  # as in every other process
+            study.conclude(lambda ledger: verdict(ledger, evaluator))
     if study.ledger.winner is not None:
         study.ledger.winner.trial.architecture.save(folder.best)
     return Searched(folder, study, evaluator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import controllers
@@ -13,6 +14,7 @@ from nas.journal import FORMAT, Event, Journal, JournalError
 from nas.ledger import Child, Ledger, Trial, finished_event
 from nas.objective import CostFunction, Objective, cost_function, final_objective
 from nas.recipe import Recipe
+from nas.verdict import Verdict, verdict
 from search_space import InputError
 
 MOST_REPEATS = 500  # suggestions in a row that were all known: the controller has nothing new to say
@@ -116,10 +118,15 @@ class Study:
             if ours is not None and child.result is not None:
                 self.finish(ours.trial, child.result)
 
-    def conclude(self) -> None:
-        """At the end of the search, adapt the objective until T is met and record which child is handed over."""
-        if not self.done or self.ledger.recommended is not None:
-            return
+    def conclude(self, judge: Callable[[Ledger], Verdict] = verdict) -> None:
+        """At the end of the search, record which child is handed over, and whether that beats random sampling."""
+        if self.done and self.ledger.recommended is None:
+            self._hand_over()
+        if self.done and self.ledger.recommended is not None and self.ledger.judged is None:
+            self._record({"event": "verdict", **asdict(judge(self.ledger))})
+
+    def _hand_over(self) -> None:
+        """Adapt the objective until T is met, and choose."""
 
         def handed_over(objective: Objective) -> float | None:
             self.ledger.adapt(objective)

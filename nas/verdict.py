@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -73,6 +73,13 @@ class Verdict:
             f"{heads[self.beats]} random sampling: reward {self.gain:+.{_DIGITS}f} "
             f"(95% interval {self.low:+.{_DIGITS}f} to {self.high:+.{_DIGITS}f}) against {against[self.basis]}."
         )
+
+
+def recorded(ledger: Ledger) -> Verdict | None:
+    """The verdict on a search as it was at its end; None before that."""
+    if ledger.judged is None:
+        return None
+    return Verdict(**{field.name: ledger.judged[field.name] for field in fields(Verdict)})
 
 
 def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:

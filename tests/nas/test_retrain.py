@@ -16,6 +16,7 @@ import pytest
 from nas.journal import Journal, parse
 from nas.retrain import retrain
 from nas.run import Folder
+from nas.verdict import recorded
 from search_space import Architecture
 
 RETRAIN = ("top", "run", "-k", "4", "--retrain", "--seeds", "2", "--epochs", "1")
@@ -57,6 +58,15 @@ def test_the_best_estimate_is_handed_over(run, nas):
     assert "against the runner-up" in out
     assert "against the baseline small-baseline" in out
     assert "winner's curse" in out  # trained as long as in the search, the levels compare
+
+
+def test_reports_open_with_the_verdict_of_the_search(run, nas):
+    told = str(recorded(run.ledger()))
+    assert "random sampling" in told
+    assert nas("top", "run")[1].splitlines()[1] == told
+    for words in (RETRAIN, ("top", "run"), ("resume", "run")):
+        assert f"Before retraining: {told}" in nas(*words)[1].splitlines()
+    assert sum(event["event"] == "verdict" for event in parse(run.journal)[0]) == 1
 
 
 def test_show_and_export_take_the_choice(run, nas):

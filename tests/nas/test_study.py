@@ -450,6 +450,7 @@ def test_the_controllers_choice_is_handed_over_and_recorded_once(recipe, files, 
     assert study.ledger.winner is study.ledger.best()[-1]
     assert search(files / "j", recipe()).ledger.winner.trial == study.ledger.winner.trial
     assert [event["trial"] for event in events(files / "j", "recommended")] == [study.ledger.winner.trial.number]
+    assert [event["children"] for event in events(files / "j", "verdict")] == [12]
 
 
 def test_adopted_children_count_under_the_new_objective_and_are_not_trained_again(recipe, files):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -191,10 +191,14 @@ def test_random_sampling_itself_is_not_told_to_differ_from_it_more_often_than_it
     assert told.count(False) <= 0.045 * len(told)
 
 
+def judge(ledger, found):
+    ledger.apply({"event": "verdict", **asdict(found)})
+
+
 def test_the_end_of_a_search_opens_with_the_verdict_and_tells_the_baselines_place(searched):
     ledger = searched([*range(12), *FOUND], random=12)
-    found = Verdict(72, "warm-up", 0.01, 0.005, 0.02)
-    lines = console.verdict(ledger, found).splitlines()
+    judge(ledger, Verdict(72, "warm-up", 0.01, 0.005, 0.02))
+    lines = console.verdict(ledger).splitlines()
     assert lines[0].startswith("Beat random sampling: reward +0.0100 (95% interval +0.0050 to +0.0200)")
     assert lines[1].startswith("best ")
     assert lines[2].startswith("baseline ")
@@ -210,7 +214,8 @@ def test_a_winner_that_was_trained_again_is_said_to_be(searched):
     shown = [child.result.accuracy for child in ledger.measured()[-3:]]
     found = verdict(ledger)
     assert found.children == 15
-    last = console.verdict(ledger, found).splitlines()[-1]
+    judge(ledger, found)
+    last = console.verdict(ledger).splitlines()[-1]
     assert f"of {len(ledger.best())} networks" in last
     assert "It was trained 3 times" in last
     assert ledger.winner.accuracy == pytest.approx(np.mean(shown))
@@ -240,7 +245,9 @@ def test_a_winner_that_retraining_chose_is_said_to_be(searched):
         ),
     ):
         ledger.apply({"event": "recommended", "trial": trial, **by})
-        words = console.verdict(ledger, Verdict(72, "warm-up", 0.01, 0.005, 0.02))
+        judge(ledger, Verdict(72, "warm-up", 0.01, 0.005, 0.02))
+        words = console.verdict(ledger)
+        assert words.startswith("Before retraining: Beat" if by else "Beat")
         assert f"3rd as measured, {how}" in words
         assert trust in words.splitlines()[-1]
 
@@ -274,7 +281,8 @@ def test_the_baselines_place_is_told_at_the_cost_that_counts(searched):
     for number, child in ledger.children.items():
         ledger.settle(number, child.result, cost.params(child.trial.architecture))
     fewer = [child.accuracy for child in ledger.best() if child.cost <= ledger.baseline.cost]
-    words = console.verdict(ledger, Verdict(60, "warm-up", 0.01, 0.005, 0.02))
+    judge(ledger, Verdict(60, "warm-up", 0.01, 0.005, 0.02))
+    words = console.verdict(ledger)
     assert f"At its params or fewer the best accuracy seen is {max(fewer):.2%}" in words
 
 
