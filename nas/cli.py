@@ -449,7 +449,7 @@ def _scale_by_grid(
         out: the folder.
         ray_address: of a running Ray cluster.
     """
-    from nas import family, grid, live
+    from nas import family, grid_plan, live
     from nas.recipe import Recipe
     from nas.run import find_architecture
     from nas.scaling import Rounding
@@ -460,7 +460,7 @@ def _scale_by_grid(
     values = laid_over | {"phi": None if phi is None else family.parse_phis(phi)}
     scale = [f"scale.{name}={json.dumps(value)}" for name, value in values.items() if value is not None]
     chosen = Recipe.load(recipe, [*settings, *scale], data)
-    plan = grid.prepare(find_architecture(arch), chosen, Rounding(*rounding))
+    plan = grid_plan.prepare(find_architecture(arch), chosen, Rounding(*rounding))
     live.run_grid(plan, out, ray_address, live.THE_SAME)
 
 

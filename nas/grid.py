@@ -8,96 +8,25 @@ FLOPs: what growing gained per doubling of the FLOPs, on average of all candidat
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import Failure, Measurement
-from nas.family import write
-from nas.limits import check_training
-from nas.recipe import Recipe, Scale
-from nas.scaling import DIMENSIONS, PAPER, Coefficients, CompoundScaler, Member, Multipliers, Rounding, grow
+from nas.grid_plan import ALONE, GROWTHS, Candidate, GridError, Plan, growth_of
+from nas.scaling import DIMENSIONS, PAPER, Coefficients, CompoundScaler, Member, Rounding
 from nas.statistics import Estimate, Noise, shrink
-from nas.trials import Trials, make_folder, repeated, train, whole_trainings
-from search_space import Architecture, InputError, cost
-from search_space.transform import for_proxy
+from nas.trials import Trials, make_folder, repeated, train
+from search_space import Architecture, cost
 
-GRID, FIGURES, PLOT, FAMILY = "grid.jsonl", "grid.json", "grid.html", "family"
-GROWTHS = (1.5, 2.0, 3.0, 4.0)  # times the base's FLOPs, where growth in one dimension is compared
-ALONE = ("width", "depth", "resolution")
+GRID = "grid.jsonl"
 
 Watch = Callable[[Trials], None]
 Accuracies = dict[str, list[float]]
 """Of each network by its key, training by training; one that failed is left out."""
-
-
-class GridError(InputError):
-    """A grid that holds nothing, or trainings that say nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A grown network and the coefficients that round to it.
-
-    Attributes:
-        coefficients: the first stands for the others: the paper's, else the one whose product is nearest to 2.
-        network: the base network grown at phi = 1.
-        growth: its true FLOPs as a multiple of the base's.
-    """
-
-    coefficients: tuple[Coefficients, ...]
-    network: Architecture
-    growth: float
-
-    @property
-    def is_papers(self) -> bool:
-        """Whether the paper's coefficients are among them."""
-        return self.coefficients[0] == PAPER
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is going to be trained.
-
-    Attributes:
-        architecture: the deployed network, whose family is wanted.
-        base: the small one that a search trains; every trained network is grown from it.
-        candidates: by their coefficients, each another network.
-        recipe: trains each network at its own size, to the last epoch.
-        settings: of the grid.
-        rounding: of the family's channels and pixels.
-    """
-
-    architecture: Architecture
-    base: Architecture
-    candidates: tuple[Candidate, ...]
-    recipe: Recipe
-    settings: Scale
-    rounding: Rounding
-
-    @property
-    def leaders(self) -> int:
-        """Most candidates to train again: the leaders, and the paper's."""
-        return min(self.settings.leaders + 1, len(self.candidates))
-
-    @property
-    def trainings(self) -> tuple[int, int, int]:
-        """How many at most: one of each network, the leaders' and the base's, and those of the comparison."""
-        again = self.settings.seeds * (1 + self.leaders)
-        return 1 + len(self.candidates), again, self.settings.seeds * len(GROWTHS) * 4 * self.settings.compare
-
-    @property
-    def work(self) -> float:
-        """All trainings together, in trainings of the base: FLOPs times epochs."""
-        growth = sum(candidate.growth for candidate in self.candidates) / len(self.candidates)
-        seeds = self.settings.seeds
-        grown = len(self.candidates) + seeds * self.leaders
-        return 1 + seeds + growth * grown + seeds * 4 * sum(GROWTHS) * self.settings.compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,63 +143,12 @@ class Grid:
         return Estimate(sum(at_equal) / len(both), error, differences[0].df)
 
 
-def coefficients(step: float, tolerance: float) -> list[Coefficients]:
-    """All (alpha, beta, gamma) from 1 in multiples of `step` whose product is within `tolerance` of 2.
-
-    Raises:
-        GridError: there are none; the message names the nearest product.
-    """
-    most = 2 + tolerance
-    grid = [
-        Coefficients(*(round(1 + step * count, 6) for count in (i, j, k)))
-        for i in range(_count(most - 1, step))
-        for j in range(_count(math.sqrt(most) - 1, step))
-        for k in range(_count(math.sqrt(most) - 1, step))
-    ]
-    near = [point for point in grid if abs(point.product - 2) <= tolerance + 1e-9]
-    if not near:
-        nearest = min(grid, key=lambda point: abs(point.product - 2))
-        raise GridError(
-            f"--step {step:g}, --tolerance {tolerance:g}: no product alpha * beta^2 * gamma^2 of this grid is that "
-            f"near to 2; the nearest is {nearest.product:.4g}"
-        )
-    return near
-
-
-def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding | None = None) -> Plan:
-    """Grow the candidates and load the images, before anything is trained.
-
-    Args:
-        architecture: the deployed network.
-        recipe: with images; its `scale` section has the settings, the defaults if there is none.
-        rounding: of the family's channels and pixels; None for that of the release.
-
-    Raises:
-        InputError: the recipe, the data or a setting can't be used.
-    """
-    if recipe.proxy is None:
-        raise GridError(f"{recipe.name}: looks networks up in a benchmark; a grid needs a recipe with images")
-    settings = recipe.scale or Scale()
-    wanted = coefficients(settings.step, settings.tolerance)
-    rounding = rounding or Rounding()
-    CompoundScaler(rounding=rounding).family(architecture, settings.phi)
-    training = _recipe(recipe)
-    evaluator = ProxyEvaluator.of(recipe)
-    classes = len(evaluator.images(architecture).classes)
-    resolution = recipe.proxy.resolution or architecture.resolution
-    base = for_proxy(architecture, resolution, recipe.proxy.width, recipe.proxy.final_size, classes)
-    candidates = _candidates(base, dict.fromkeys([*wanted, PAPER]), settings.divisor)
-    check_training((candidate.network for candidate in candidates), recipe)
-    return Plan(architecture, base, candidates, training, settings, rounding)
-
-
 def search(plan: Plan, folder: Path, ray_address: str | None = None, watch: Watch = lambda trials: None) -> Grid:
-    """Train the candidates once and the leaders several times with fresh seeds, and keep all that was found.
+    """Train the candidates once and the leaders several times with fresh seeds, and compare.
 
     Args:
         plan: what to train.
-        folder: for the trainings' journal, the figures, the plot and the family. What an earlier search trained there
-            isn't trained again.
+        folder: for the trainings' journal. What an earlier search trained there isn't trained again.
         ray_address: of a running Ray cluster.
         watch: called after every training.
 
@@ -291,48 +169,7 @@ def search(plan: Plan, folder: Path, ray_address: str | None = None, watch: Watc
         grown = _alone(plan, found.compound)
         more = trained([member.architecture for _, _, member in grown], seeds)
         found = replace(found, points=_points(plan, grown, more, _noise([*again.values(), *more.values()])))
-    found = replace(found, failures=tuple(failures))
-    _write(found, folder)
-    return found
-
-
-def _count(reach: float, step: float) -> int:
-    """Steps from 0 that come no further than one beyond `reach`."""
-    return math.ceil(reach / step) + 1
-
-
-def _recipe(recipe: Recipe) -> Recipe:
-    """The recipe for networks of any size: each at its own, with time in proportion to the largest."""
-    whole = whole_trainings(recipe, None, None)
-    assert whole.proxy is not None
-    return whole.model_copy(
-        update={
-            "proxy": whole.proxy.model_copy(update={"resolution": None, "width": 1}),
-            "executor": whole.executor.model_copy(update={"time_limit": whole.executor.time_limit * max(GROWTHS)}),
-        }
-    )
-
-
-def _candidates(base: Architecture, wanted: Iterable[Coefficients], divisor: int) -> tuple[Candidate, ...]:
-    """The networks that the coefficients grow, each once."""
-    found: dict[str, tuple[Architecture, list[Coefficients]]] = {}
-    for shares in wanted:
-        multipliers = Multipliers(shares.alpha, shares.beta, shares.gamma)
-        name = f"{base.name}-a{shares.alpha:g}-b{shares.beta:g}-g{shares.gamma:g}"
-        network = grow(base, multipliers, Rounding(divisor), name)
-        found.setdefault(network.key(), (network, []))[1].append(shares)
-    return tuple(
-        Candidate(
-            tuple(sorted(same, key=lambda shares: (shares != PAPER, abs(shares.product - 2)))),
-            network,
-            _growth(base, network),
-        )
-        for network, same in found.values()
-    )
-
-
-def _growth(base: Architecture, network: Architecture) -> float:
-    return cost.flops(network) / cost.flops(base)
+    return replace(found, failures=tuple(failures))
 
 
 def _train(
@@ -440,71 +277,6 @@ def _points(
     for name, wish, member in grown:
         accuracies = trained[member.architecture.key()]
         if accuracies:
-            growth = _growth(plan.base, member.architecture)
+            growth = growth_of(plan.base, member.architecture)
             points.append(Point(name, wish, growth, member.architecture, tuple(accuracies), noise.mean(accuracies)))
     return tuple(points)
-
-
-def _write(found: Grid, folder: Path) -> None:
-    """The figures, the plot of the comparison and the family's YAML files, which take the place of an earlier one's."""
-    family = found.family()
-    figures = _figures(found, family)
-    if (folder / FIGURES).exists():
-        for member in json.loads((folder / FIGURES).read_text(encoding="utf-8"))["family"]:
-            (folder / FAMILY / f"{member['name']}.yaml").unlink(missing_ok=True)
-    write(family, folder / FAMILY)
-    (folder / FIGURES).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    if found.points:
-        from nas.grid_plot import write_plot
-
-        write_plot(figures, folder / PLOT)
-
-
-def _figures(found: Grid, family: Sequence[Member]) -> dict[str, Any]:
-    """Everything that was found, for programs and for the plot; accuracies in [0, 1]."""
-    plan = found.plan
-    assert plan.recipe.proxy is not None
-    return {
-        "network": plan.architecture.name,
-        "base": {**_size(plan.base), "accuracy": _interval(found.base)},
-        "settings": plan.settings.model_dump(),
-        "epochs": plan.recipe.proxy.epochs,
-        "gain_per_doubling": found.gain,
-        "noise": found.noise,
-        "winner": asdict(found.scaler.coefficients),
-        "compound": asdict(found.compound),
-        "candidates": [
-            {
-                "coefficients": [asdict(shares) for shares in result.candidate.coefficients],
-                **_size(result.candidate.network),
-                "growth": result.candidate.growth,
-                "accuracy": result.first,
-                "accuracies_again": result.again,
-                "accuracy_at_double": result.at_double,
-                "estimate_at_double": result.estimate and _interval(result.estimate),
-            }
-            for result in (*found.leaders, *found.others)
-        ],
-        "comparison": [
-            {
-                "dimension": point.dimension,
-                "wish": point.wish,
-                "growth": point.growth,
-                **_size(point.network),
-                "accuracies": point.accuracies,
-                "accuracy": _interval(point.estimate),
-            }
-            for point in found.points
-        ],
-        "family": [{"phi": one.phi, "wished_flops": one.wished_flops, **_size(one.architecture)} for one in family],
-        "failures": found.failures,
-    }
-
-
-def _size(network: Architecture) -> dict[str, Any]:
-    figures = {"resolution": network.resolution, "flops": cost.flops(network), "params": cost.params(network)}
-    return {"name": network.name, "layers": sum(stage.layers for stage in network.stages), **figures}
-
-
-def _interval(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}

@@ -19,7 +19,7 @@ def write_plot(figures: Mapping[str, Any], path: Path) -> None:
     """Draw a line with 95% intervals for each dimension, all from the base network on.
 
     Args:
-        figures: see `nas.grid.search`.
+        figures: see `nas.grid_files.write`.
         path: of the HTML file, which needs no network.
     """
     figure, base, compound = go.Figure(), figures["base"], figures["compound"]

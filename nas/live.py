@@ -14,12 +14,12 @@ from typing import TypeVar
 import typer
 from rich.console import Console
 
-from nas import bench, console, family, grid, retrain, scaling_tables, summaries
+from nas import bench, console, family, grid, grid_files, grid_plan, retrain, scaling_tables, summaries
 from nas.bench import Bench, Search
 from nas.bench_plot import write_plot
 from nas.console import show
 from nas.evaluators import BenchmarkEvaluator
-from nas.grid import Plan
+from nas.grid_plan import Plan
 from nas.progress import BenchProgress, SearchProgress, TrialsProgress
 from nas.recipe import Recipe
 from nas.run import SCALE, Folder, Searched
@@ -87,7 +87,7 @@ def _then_scale(folder: Folder, recipe: Recipe, workers: int | None, ray_address
     typer.echo("\nscale: the leaders are trained again")
     run_retraining(folder.path, recipe.scale.retrain, recipe.scale.seeds, None, workers, ray_address, go_on)
     typer.echo("\nscale: alpha, beta and gamma for the choice")
-    plan = grid.prepare(Architecture.load(folder.best), recipe)
+    plan = grid_plan.prepare(Architecture.load(folder.best), recipe)
     run_grid(plan, folder.path / SCALE, ray_address, go_on)
 
 
@@ -95,10 +95,11 @@ def run_grid(plan: Plan, out: Path, ray_address: str | None, go_on: str) -> None
     """Train a grid and show which coefficients win."""
     show(summaries.plan_words(plan))
     found = train_list(lambda watch: grid.search(plan, out, ray_address, watch), go_on)
+    grid_files.write(found, out)
     show(summaries.grid_table(found), "", summaries.grid_words(found))
     if plan.settings.compare:
         show("", summaries.comparison_table(found), summaries.comparison_words(found))
-    figures = [grid.FIGURES, *([grid.PLOT] if plan.settings.compare else []), f"{grid.FAMILY}/"]
+    figures = [grid_files.FIGURES, *([grid_files.PLOT] if plan.settings.compare else []), f"{grid_files.FAMILY}/"]
     show("", scaling_tables.family_table(found.family(), family.memory_function(1, None)))
     typer.echo(f"written to {out}: {', '.join(figures)}")
 

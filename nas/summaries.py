@@ -6,7 +6,8 @@ from rich.table import Table
 
 from nas.audit import Audit, Tau
 from nas.cam import Cam
-from nas.grid import ALONE, GROWTHS, Grid, Plan, Point, Trained
+from nas.grid import Grid, Point, Trained
+from nas.grid_plan import ALONE, GROWTHS, Plan
 from nas.objective import format_quantity, plural
 from nas.retrain import Retrained, Retraining
 from nas.scaling import Coefficients

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas import cli, grid
+from nas import cli, grid_plan
 from nas.journal import parse
 from nas.recipe import Recipe
 from nas.scaling import PAPER, Coefficients
@@ -77,7 +77,7 @@ def figures(whole):
 
 @pytest.mark.parametrize(("step", "tolerance"), [(0.1, 0.1), (0.05, 0.1), (0.25, 0.3), (0.15, 0.02)])
 def test_the_grid_is_complete_and_nothing_else(step, tolerance):
-    found = {(point.alpha, point.beta, point.gamma) for point in grid.coefficients(step, tolerance)}
+    found = {(point.alpha, point.beta, point.gamma) for point in grid_plan.coefficients(step, tolerance)}
     axis = np.round(1 + step * np.arange(round(2 / step) + 1), 6)
     alpha, beta, gamma = np.meshgrid(axis, axis, axis, indexing="ij")
     near = abs(alpha * beta**2 * gamma**2 - 2) <= tolerance + 1e-9
@@ -85,12 +85,12 @@ def test_the_grid_is_complete_and_nothing_else(step, tolerance):
 
 
 def test_the_papers_coefficients_lie_on_its_grid():
-    assert PAPER in grid.coefficients(0.05, 0.1)
+    assert PAPER in grid_plan.coefficients(0.05, 0.1)
 
 
 def test_a_grid_without_candidates_names_the_nearest_product():
     with pytest.raises(InputError, match=r"the nearest is 1\.9") as error:
-        grid.coefficients(0.3, 0.001)
+        grid_plan.coefficients(0.3, 0.001)
     products = [a * b**2 * g**2 for a in (1, 1.3, 1.6, 1.9) for b in (1, 1.3) for g in (1, 1.3)]
     assert f"{min(products, key=lambda value: abs(value - 2)):.4g}" in str(error.value)
 
@@ -98,11 +98,11 @@ def test_a_grid_without_candidates_names_the_nearest_product():
 def test_candidates_are_different_networks_and_the_papers_come_along(small_recipe):
     deepen(small_recipe.parent)
     recipe = Recipe.load(str(small_recipe), ["scale={}"])
-    plan = grid.prepare(Architecture.load("baseline.yaml"), recipe)
+    plan = grid_plan.prepare(Architecture.load("baseline.yaml"), recipe)
     keys = [candidate.network.key() for candidate in plan.candidates]
-    assert len(set(keys)) == len(keys) < len(grid.coefficients(0.1, 0.1))
+    assert len(set(keys)) == len(keys) < len(grid_plan.coefficients(0.1, 0.1))
     shown = [shares for candidate in plan.candidates for shares in candidate.coefficients]
-    assert {*shown} == {*grid.coefficients(0.1, 0.1), PAPER}
+    assert {*shown} == {*grid_plan.coefficients(0.1, 0.1), PAPER}
     assert len(shown) == len({*shown})
     assert [candidate.is_papers for candidate in plan.candidates].count(True) == 1
     assert (plan.base.resolution, plan.recipe.proxy.resolution, plan.recipe.proxy.width) == (8, None, 1)

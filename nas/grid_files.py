@@ -1,0 +1,82 @@
+"""What a grid search leaves in its folder: the figures, the plot of the comparison and the family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from nas.family import write as write_family
+from nas.grid import Grid
+from nas.scaling import Member
+from nas.statistics import Estimate
+from search_space import Architecture, cost
+
+FIGURES, PLOT, FAMILY = "grid.json", "grid.html", "family"
+
+
+def write(found: Grid, folder: Path) -> None:
+    """The figures, the plot of the comparison and the family's YAML files, which take the place of an earlier one's."""
+    family = found.family()
+    figures = _figures(found, family)
+    if (folder / FIGURES).exists():
+        for member in json.loads((folder / FIGURES).read_text(encoding="utf-8"))["family"]:
+            (folder / FAMILY / f"{member['name']}.yaml").unlink(missing_ok=True)
+    write_family(family, folder / FAMILY)
+    (folder / FIGURES).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if found.points:
+        from nas.grid_plot import write_plot
+
+        write_plot(figures, folder / PLOT)
+
+
+def _figures(found: Grid, family: Sequence[Member]) -> dict[str, Any]:
+    """Everything that was found, for programs and for the plot; accuracies in [0, 1]."""
+    plan = found.plan
+    assert plan.recipe.proxy is not None
+    return {
+        "network": plan.architecture.name,
+        "base": {**_size(plan.base), "accuracy": _interval(found.base)},
+        "settings": plan.settings.model_dump(),
+        "epochs": plan.recipe.proxy.epochs,
+        "gain_per_doubling": found.gain,
+        "noise": found.noise,
+        "winner": asdict(found.scaler.coefficients),
+        "compound": asdict(found.compound),
+        "candidates": [
+            {
+                "coefficients": [asdict(shares) for shares in result.candidate.coefficients],
+                **_size(result.candidate.network),
+                "growth": result.candidate.growth,
+                "accuracy": result.first,
+                "accuracies_again": result.again,
+                "accuracy_at_double": result.at_double,
+                "estimate_at_double": result.estimate and _interval(result.estimate),
+            }
+            for result in (*found.leaders, *found.others)
+        ],
+        "comparison": [
+            {
+                "dimension": point.dimension,
+                "wish": point.wish,
+                "growth": point.growth,
+                **_size(point.network),
+                "accuracies": point.accuracies,
+                "accuracy": _interval(point.estimate),
+            }
+            for point in found.points
+        ],
+        "family": [{"phi": one.phi, "wished_flops": one.wished_flops, **_size(one.architecture)} for one in family],
+        "failures": found.failures,
+    }
+
+
+def _size(network: Architecture) -> dict[str, Any]:
+    figures = {"resolution": network.resolution, "flops": cost.flops(network), "params": cost.params(network)}
+    return {"name": network.name, "layers": sum(stage.layers for stage in network.stages), **figures}
+
+
+def _interval(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
