@@ -95,7 +95,8 @@ def handed_over(
     """What a controller hands over after each budget of one search, a child at a time; `rng` draws the noise."""
     for child in range(1, max(budgets) + 1):
         (suggestion,) = controller.ask()
-        accuracy, cost = evaluator.observe(suggestion.actions, rng), flops(evaluator.space.decode(suggestion.actions))
+        accuracy = float(evaluator.observe([suggestion.actions], rng)[0])
+        cost = flops(evaluator.space.decode(suggestion.actions))
         controller.tell([Outcome(suggestion, float(objective(accuracy, cost)), accuracy, cost)])
         if child in budgets:
             handed = controller.recommend()

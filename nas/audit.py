@@ -17,17 +17,16 @@ from nas.executors import make_executor
 from nas.journal import Journal, parse
 from nas.objective import cost_function
 from nas.recipe import Recipe
-from nas.run import RESULTS
+from nas.run import RESULTS, check
 from nas.statistics import Floats, Noise, kendall_tau, tau_interval
 from nas.study import Study
-from nas.trials import Trials, check_journal, make_folder, repeated, train, whole_trainings
+from nas.trials import LONGER, Trials, check_journal, make_folder, repeated, train, whole_trainings
 from search_space import Architecture, InputError, SearchSpace, cost
 from search_space.space import Actions
 
 AUDIT = "audit.json"
 PROXY = "proxy.jsonl"
 NETWORKS = (10, 30)  # fewer say nothing, more cost like a search
-LONGER = 4  # times the proxy's epochs
 DRAWS = 64  # drawn for each network that is chosen
 LEAST = 5  # networks that must be trained in every way
 A_TIME = 1700000000.123  # as long as any
@@ -146,6 +145,7 @@ def audit(
         KeyboardInterrupt: the user stopped it; the same call goes on.
     """
     settings = _settings(recipe, networks, epochs, workers)
+    check(recipe)
     baseline = recipe.load_baseline()
     images = ProxyEvaluator.of(recipe).images(baseline).images.nbytes
     journal_bytes = _journal_bytes(recipe)

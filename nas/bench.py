@@ -208,7 +208,7 @@ class _Underway:
         self._pending += self._controller.ask(in_flight - len(self._pending))
         self.seconds += time.perf_counter() - began
         suggestion = self._pending.pop(0)
-        accuracy = self._bench.evaluator.observe(suggestion.actions, self._rng)
+        accuracy = float(self._bench.evaluator.observe([suggestion.actions], self._rng)[0])
         flops = cost.flops(self._controller.space.decode(suggestion.actions))
         outcome = Outcome(suggestion, float(self._objective(accuracy, flops)), accuracy, flops)
         began = time.perf_counter()

@@ -100,6 +100,15 @@ def classes_words(ledger: Ledger) -> str:
     return f"costs count {counted:,} classes, and the images have {there}: deployment.num_classes={there} counts those"
 
 
+def latency_words(ledger: Ledger) -> str:
+    """That other children at work lengthen a measured latency; empty where none are, or none is measured."""
+    if ledger.recipe.objective.cost != "latency" or ledger.recipe.executor.name == "serial":
+        return ""
+    return (
+        "latency is measured here, beside the children that train, which lengthen it; executor.name=serial avoids that"
+    )
+
+
 def no_result(ledger: Ledger) -> str:
     """That no child was measured, and why the last one wasn't."""
     reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]

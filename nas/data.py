@@ -221,10 +221,10 @@ def _arrays(path: Path, holdout: str | float | None) -> _Source:
             raise DataError(f"{path}: no {key} in it")
     labels = {split: _labels(path, f"y_{split}") for split in splits}
     count = int(labels["train"].max()) + 1
-    if missing := sorted(set(range(count)) - set(labels["train"].tolist())):
-        raise DataError(
-            f"{path}: y_train labels must be 0 to {count - 1} without gaps; no image has label {missing[0]}"
-        )
+    found = np.unique(labels["train"])
+    if len(found) < count:
+        missing = int(np.argmax(np.append(found, count) != np.arange(len(found) + 1)))
+        raise DataError(f"{path}: y_train labels must be 0 to {count - 1} without gaps; no image has label {missing}")
     if with_val and labels["val"].max() >= count:
         raise DataError(f"{path}: y_val has label {labels['val'].max()}, out of the range 0 to {count - 1} of y_train")
 

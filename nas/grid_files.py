@@ -17,8 +17,12 @@ from search_space import Architecture, cost
 FIGURES, PLOT, FAMILY = "grid.json", "grid.html", "family"
 
 
-def write(found: Grid, folder: Path) -> None:
-    """The figures, the plot of the comparison and the family's YAML files, which take the place of an earlier one's."""
+def write(found: Grid, folder: Path) -> list[str]:
+    """Write the figures, the plot of the comparison and the family, which takes the place of an earlier one.
+
+    Returns:
+        What there is now in the folder.
+    """
     family = found.family()
     figures = _figures(found, family)
     if (folder / FIGURES).exists():
@@ -30,6 +34,7 @@ def write(found: Grid, folder: Path) -> None:
         from nas.grid_plot import write_plot
 
         write_plot(figures, folder / PLOT)
+    return [FIGURES, *([PLOT] if found.points else []), *([f"{FAMILY}/"] if family else [])]
 
 
 def _figures(found: Grid, family: Sequence[Member]) -> dict[str, Any]:

@@ -99,8 +99,8 @@ def coefficients(step: float, tolerance: float) -> list[Coefficients]:
     if not near:
         nearest = min(grid, key=lambda point: abs(point.product - 2))
         raise GridError(
-            f"--step {step:g}, --tolerance {tolerance:g}: no product alpha * beta^2 * gamma^2 of this grid is that "
-            f"near to 2; the nearest is {nearest.product:.4g}"
+            f"scale.step {step:g}, scale.tolerance {tolerance:g}: no product alpha * beta^2 * gamma^2 of this grid is "
+            f"that near to 2; the nearest is {nearest.product:.4g}"
         )
     return near
 

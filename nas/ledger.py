@@ -118,6 +118,8 @@ class Ledger:
         header = events[0]
         if header.get("format") != FORMAT:
             raise JournalError(f"the journal's format must be {FORMAT}, not {header.get('format')!r}")
+        if missing := {"recipe", "space", "baseline"} - header.keys():
+            raise JournalError(f"the journal is damaged: its first line lacks {', '.join(sorted(missing))}")
         recipe = Recipe.parse(header["recipe"], "journal")
         baseline = Architecture.from_dict(header["baseline"])
         ledger = cls(recipe, SearchSpace(header["space"]), baseline, header.get("contents"))
@@ -240,5 +242,5 @@ def finished_event(trial: Trial, result: Measurement | Failure, child_cost: floa
         "cost": child_cost,
         "flops": cost.flops(trial.architecture),
         "params": cost.params(trial.architecture),
-        "seconds": round(result.seconds, 3),
+        "seconds": result.seconds,
     }

@@ -49,7 +49,7 @@ def run_search(
         if not seen:
             seen.append(folder)
             say(f"searching in {folder.path}")
-            if words := console.classes_words(study.ledger):
+            for words in filter(None, (console.classes_words(study.ledger), console.latency_words(study.ledger))):
                 say(words)
             if study.torn:
                 say("a crash cut off the journal's last line; it is dropped, nothing else is lost")
@@ -95,13 +95,12 @@ def run_grid(plan: Plan, out: Path, ray_address: str | None, go_on: str) -> None
     """Train a grid and show which coefficients win."""
     show(summaries.plan_words(plan))
     found = train_list(lambda watch: grid.search(plan, out, ray_address, watch), go_on)
-    grid_files.write(found, out)
+    written = grid_files.write(found, out)
     show(summaries.grid_table(found), "", summaries.grid_words(found))
     if plan.settings.compare:
         show("", summaries.comparison_table(found), summaries.comparison_words(found))
-    figures = [grid_files.FIGURES, *([grid_files.PLOT] if plan.settings.compare else []), f"{grid_files.FAMILY}/"]
     show("", scaling_tables.family_table(found.family(), family.memory_function(1, None)))
-    typer.echo(f"written to {out}: {', '.join(figures)}")
+    typer.echo(f"written to {out}: {', '.join(written)}")
 
 
 def run_retraining(

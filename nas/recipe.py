@@ -216,6 +216,12 @@ class Deployment(_Section):
     num_classes: Count | None = None
 
 
+def _members(phis: list[float]) -> list[float]:
+    if any(0 < phi < 1 for phi in phis):
+        raise ValueError("must be 1 or more, or 0 for the network itself")
+    return list(dict.fromkeys(phis))
+
+
 class Scale(_Section):
     """How the coefficients of compound scaling are searched (`nas.grid`), and the family that follows.
 
@@ -237,7 +243,9 @@ class Scale(_Section):
     seeds: Annotated[int, Field(ge=2)] = 3
     divisor: Count = 1
     compare: bool = False
-    phi: Annotated[list[Annotated[float, Field(ge=0, le=20)]], Field(min_length=1)] = [*range(8)]
+    phi: Annotated[list[Annotated[float, Field(ge=0, le=20)]], Field(min_length=1), AfterValidator(_members)] = [
+        *range(8)
+    ]
 
 
 class Recipe(_Section):

@@ -15,15 +15,14 @@ from typing import Any
 from nas.evaluators import make_evaluator
 from nas.evaluators.base import Failure, Measurement, check_unchanged
 from nas.journal import Event, Journal
-from nas.ledger import Child, Ledger
+from nas.ledger import BASELINE, Child, Ledger
 from nas.recipe import Recipe
 from nas.run import RECIPE, Folder
 from nas.statistics import Estimate, Noise, shrink
-from nas.trials import Trials, repeated, train, whole_trainings
+from nas.trials import LONGER, Trials, repeated, train, whole_trainings
 from search_space import InputError
 
 RETRAIN = "retrain.jsonl"
-LONGER = 4  # times the proxy's epochs
 SEEDS = 3
 
 
@@ -137,8 +136,14 @@ def retrain(
 def _ranked(ledger: Ledger, k: int, recommended: list[int]) -> list[tuple[Child, int]]:
     """What to retrain, with the ranks in the search: the first k, what was handed over so far, and the baseline (0)."""
     ranks = [(child, rank) for rank, child in enumerate(ledger.best(), 1)]
+    if (
+        BASELINE in recommended and ledger.baseline.reward is not None
+    ):  # one of the space's own that is handed over is a leader like any other
+        better = sum((child.reward or 0.0) > ledger.baseline.reward for child, _ in ranks)
+        ranks.append((ledger.baseline, better + 1))
     chosen = [(child, rank) for child, rank in ranks if rank <= k or child.trial.number in recommended]
-    return [*chosen, (ledger.baseline, 0)] if chosen and ledger.baseline.reward is not None else chosen
+    compared = chosen and ledger.baseline.reward is not None and BASELINE not in recommended
+    return [*chosen, (ledger.baseline, 0)] if compared else chosen
 
 
 def _recipe(recipe: Recipe, seeds: int, epochs: int | None, workers: int | None) -> Recipe:

@@ -6,9 +6,10 @@ where the winner was retrained or scaled, also `retrain.jsonl` and `scale/`.
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -19,6 +20,7 @@ import controllers
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Contents, Measurement, check_unchanged
 from nas.executors import make_executor
+from nas.grid_plan import coefficients
 from nas.journal import Journal, parse
 from nas.ledger import Ledger
 from nas.objective import EXACT_COSTS, unreachable
@@ -57,15 +59,16 @@ class Folder:
         Raises:
             InputError: `out` exists and isn't an empty folder.
         """
-        path, number = out or RESULTS / recipe.name, 1
-        while out is None and path.exists():
-            number += 1
-            path = RESULTS / f"{recipe.name}-{number}"
+        path = out or _next_free(recipe.name)
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             resumable = f"go on with `nas resume {quote(str(path))}`, or " if (path / JOURNAL).is_file() else ""
             raise InputError(f"--out {path}: exists; {resumable}choose another name")
         path.mkdir(parents=True, exist_ok=True)
-        (path / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+        try:  # whoever makes this file has the folder
+            with (path / RECIPE).open("x", encoding="utf-8") as file:
+                file.write(recipe.to_yaml())
+        except FileExistsError:
+            raise InputError(f"--out {path}: another search has just begun there; choose another name") from None
         return cls(path)
 
     @classmethod
@@ -109,17 +112,11 @@ def start(
         InputError: the recipe, the data or `out` can't be used; nothing is left behind.
         KeyboardInterrupt: the user stopped it; `resume` goes on.
     """
-    _check(recipe)
+    check(recipe)
     evaluator, contents = _prepared(recipe, trains=True)
     folder = Folder.create(recipe, out)
-    try:
+    with _gone_if_unused(folder):
         return _run(folder, recipe, evaluator, contents, ray_address, watch)
-    except (InputError, KeyboardInterrupt) as error:
-        events = parse(folder.journal)[0] if folder.journal.exists() else []
-        results = [event for event in events if event["event"] in ("completed", "failed")]
-        if not events or (isinstance(error, InputError) and not results):
-            shutil.rmtree(folder.path)
-        raise
 
 
 def resume(
@@ -150,7 +147,7 @@ def relocate(path: Path, source: str) -> None:
         recipe = Recipe.load(str(file))
         moved = recipe.with_source_of(Recipe.load(str(file), source=source))
         check_unchanged(folder.ledger().contents, make_evaluator(moved).contents(moved.load_baseline()))
-        file.write_text(moved.to_yaml(), encoding="utf-8")
+        _replace(file, moved)
 
 
 def add_scaling(path: Path) -> None:
@@ -161,7 +158,14 @@ def add_scaling(path: Path) -> None:
     """
     recipe = path / RECIPE
     with Journal(Folder.open(path).journal):
-        recipe.write_text(Recipe.load(str(recipe)).scaling().to_yaml(), encoding="utf-8")
+        _replace(recipe, Recipe.load(str(recipe)).scaling())
+
+
+def _replace(file: Path, recipe: Recipe) -> None:
+    """Write a recipe over another; what was there stays where that fails."""
+    part = file.with_suffix(".part")
+    part.write_text(recipe.to_yaml(), encoding="utf-8")
+    part.replace(file)
 
 
 def retarget(
@@ -200,24 +204,46 @@ def retarget(
         str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"], source
     )
     _check_comparable(earlier.recipe, recipe)
-    _check(recipe)
+    check(recipe)
     evaluator, contents = _prepared(recipe, more > 0 or earlier.baseline not in measured)
     check_unchanged(earlier.contents, contents)
     folder, contents = Folder.create(recipe, out), contents or earlier.contents
     part = folder.journal.with_suffix(".part")  # a run appears when all are taken over
-    try:
+    with _gone_if_unused(folder, len(measured)):
         with Journal(part) as journal:
             study = Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), contents=contents)
             study.adopt(measured)
         part.rename(folder.journal)
-    except BaseException:
-        shutil.rmtree(folder.path)
+        return _run(folder, recipe, evaluator, contents, ray_address, watch)
+
+
+def _next_free(name: str) -> Path:
+    """A new folder in `RESULTS`, also where others look for one at the same time."""
+    for number in itertools.count(1):
+        path = RESULTS / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
+
+
+@contextmanager
+def _gone_if_unused(folder: Folder, adopted: int = 0) -> Iterator[None]:
+    """Remove a new folder after a mistake that left it without results of its own, or a stop before its first event."""
+    try:
+        yield
+    except BaseException as error:
+        events = parse(folder.journal)[0] if folder.journal.exists() else []
+        results = sum(event["event"] in ("completed", "failed") for event in events)
+        if not events or (isinstance(error, InputError) and results <= adopted):
+            shutil.rmtree(folder.path)
         raise
-    return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 
-def _check(recipe: Recipe) -> None:
-    """Refuse too few children for the controller, a T out of the space's reach, and a baseline no benchmark knows.
+def check(recipe: Recipe) -> None:
+    """Refuse too few children for the controller, an empty grid to scale by, a T out of reach, an unknown baseline.
 
     Raises:
         InputError: the message says what it takes, or what can be reached.
@@ -231,6 +257,8 @@ def _check(recipe: Recipe) -> None:
         raise InputError(
             f"children: {recipe.children} is fewer than the {least} that {name} needs; give it more, or use random"
         )
+    if recipe.scale:
+        coefficients(recipe.scale.step, recipe.scale.tolerance)
     section, space = recipe.objective, recipe.load_space()
     if recipe.benchmark and not space.contains(recipe.load_baseline()):
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 import controllers
 from controllers import Suggestion
 from nas import __version__
-from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged
+from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged, recorded
 from nas.journal import FORMAT, Event, Journal, JournalError
 from nas.ledger import Child, Ledger, Trial, finished_event
 from nas.objective import CostFunction, Objective, cost_function, final_objective
@@ -95,10 +95,7 @@ class Study:
         """
         if self.ledger.children[trial.number].result is not None:
             return
-        if isinstance(result, Measurement):  # numpy's numbers, which JSON has not, become Python's
-            result = Measurement(float(result.accuracy), int(result.epochs), float(result.seconds))
-            if not 0 <= result.accuracy <= 1:
-                result = Failure(f"the accuracy is {result.accuracy}")
+        result = recorded(result)
         cost = None if isinstance(result, Failure) else self._cost(trial.architecture)
         self._journal.append(finished_event(trial, result, cost))
         child = self.ledger.settle(trial.number, result, cost)
@@ -120,9 +117,11 @@ class Study:
 
     def conclude(self, judge: Callable[[Ledger], Verdict] = verdict) -> None:
         """At the end of the search, record which child is handed over, and whether that beats random sampling."""
-        if self.done and self.ledger.recommended is None:
+        if not self.done or self.ledger.judged is not None:
+            return
+        if self.ledger.recommended is None or self.ledger.retrained:  # what retraining chose before is no choice of all
             self._hand_over()
-        if self.done and self.ledger.recommended is not None and self.ledger.judged is None:
+        if self.ledger.recommended is not None:
             self._record({"event": "verdict", **asdict(judge(self.ledger))})
 
     def _hand_over(self) -> None:
@@ -185,6 +184,7 @@ class Study:
         for event in events[1:]:
             updated = self._replay(event)
         self._journal_update(updated)  # the crash came between a result and the update that it led to
+        self.exhausted = self._repeats >= MOST_REPEATS and not self._waiting
 
     def _replay(self, event: Event) -> dict[str, float]:
         """Apply one journaled event; returns the figures of the policy update that it led to, if it did."""

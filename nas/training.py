@@ -1,4 +1,4 @@
-"""One training loop, for proxies and for the final network."""
+"""The training loop of proxies."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas import __version__
-from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, check_unchanged
+from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, check_unchanged, recorded
 from nas.executors import make_executor
 from nas.journal import Event, Journal, JournalError
 from nas.ledger import Trial
@@ -18,6 +18,7 @@ from nas.recipe import Recipe
 from search_space import Architecture, InputError
 
 FORMAT = "baseline-nas/trials/1"
+LONGER = 4  # times the proxy's epochs, unless the user says how many
 DEPENDS = ("seed", "data", "proxy", "benchmark")  # the recipe's fields that a training depends on
 
 
@@ -76,11 +77,11 @@ class Trials:
         Raises:
             JournalError: the journal can't be written; the result doesn't count.
         """
+        result = recorded(result)
         event: dict[str, Any] = {"key": trial.key, "seed": trial.seed, "name": trial.architecture.name}
         if isinstance(result, Failure):
             event |= {"event": "failed", "reason": result.reason}
-        else:  # the same numbers now as when they are read again
-            result = Measurement(float(result.accuracy), int(result.epochs), round(float(result.seconds), 3))
+        else:
             event |= {"event": "completed", **asdict(result)}
         self._journal.append(event)
         self.results[trial.number] = result

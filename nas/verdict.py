@@ -189,8 +189,7 @@ def _against_runs(ledger: Ledger, evaluator: BenchmarkEvaluator, rng: np.random.
     gains = []
     for _ in range(RANDOM_RUNS):
         actions = [ledger.space.sample_actions(rng) for _ in range(count)]
-        accuracies, costs = evaluator.accuracies(actions), evaluator.costs(cost, actions)
-        shown = accuracies + evaluator.noise / 100 * rng.standard_normal(count)
-        chosen = int(np.argmax(ledger.objective(shown.clip(0, 1), costs)))
-        gains.append(ours - ledger.objective(accuracies[chosen], costs[chosen]))
+        costs = evaluator.costs(cost, actions)
+        chosen = int(np.argmax(ledger.objective(evaluator.observe(actions, rng), costs)))
+        gains.append(ours - ledger.objective(evaluator.accuracies([actions[chosen]])[0], costs[chosen]))
     return np.array(gains)

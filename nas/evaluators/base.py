@@ -78,10 +78,20 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
             for each in (then, now)
         )
         others = " with other values" if was == is_now else ""
+        source = "benchmark.source" if "networks" in now else "data.source"
         raise DataError(
-            f"source: its content changed since the run began, from {was} to {is_now}{others}; new children couldn't "
+            f"{source}: its content changed since the run began, from {was} to {is_now}{others}; new children couldn't "
             "be compared with the earlier ones: put it back, or start anew elsewhere"
         )
+
+
+def recorded(result: Measurement | Failure) -> Measurement | Failure:
+    """A result as a journal tells it again, in Python's own numbers; an impossible accuracy is a failure."""
+    if isinstance(result, Failure):
+        return result
+    if not 0 <= result.accuracy <= 1:
+        return Failure(f"the accuracy is {float(result.accuracy)}")
+    return Measurement(float(result.accuracy), int(result.epochs), round(float(result.seconds), 3))
 
 
 def describe(error: BaseException) -> str:

@@ -228,15 +228,16 @@ class BenchmarkEvaluator:
         Raises:
             SpaceError: the architecture is outside the space.
         """
-        accuracy = self.observe(self._encode(architecture), np.random.default_rng(seed))
-        return Measurement(accuracy, 0, 0.0)
+        accuracy = self.observe([self._encode(architecture)], np.random.default_rng(seed))[0]
+        return Measurement(float(accuracy), 0, 0.0)
 
-    def observe(self, actions: Actions, rng: np.random.Generator) -> float:
-        """One noisy accuracy in [0, 1]: a table's trained seed, or the truth and Gaussian noise."""
+    def observe(self, actions: Sequence[Actions], rng: np.random.Generator) -> np.ndarray:
+        """Noisy accuracies in [0, 1] of n networks, (n,): a table's trained seed, or the truth and Gaussian noise."""
         if self._seeds:
-            return float(rng.choice(self._seeds.accuracies[self._seeds.row(actions)]))
-        observed = float(self._truth.values([actions])[0]) + rng.normal(0, self.noise / 100)
-        return min(1.0, max(0.0, observed))
+            trained = [self._seeds.accuracies[self._seeds.row(row)] for row in actions]
+            return np.array([accuracies[rng.integers(len(accuracies))] for accuracies in trained])
+        observed = self._truth.values(actions) + rng.normal(0, self.noise / 100, len(actions))
+        return observed.clip(0, 1)
 
     def accuracy(self, architecture: Architecture) -> float:
         """The accuracy in [0, 1] without noise; of a table, the mean of its seeds.

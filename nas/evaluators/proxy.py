@@ -69,7 +69,10 @@ class ProxyEvaluator:
         images = _images(self.data, self._resolution(architecture), self.split_seed, self.proxy.share)
         found, told = len(images.classes), architecture.num_classes
         if told < found:
-            raise DataError(f"deployment.num_classes: {told} is fewer than the {found} classes of {self.data.source}")
+            raise DataError(
+                f"{architecture.name}: num_classes {told} is fewer than the {found} classes of {self.data.source}; "
+                "in a search deployment.num_classes sets it"
+            )
         return images
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import signal
@@ -24,12 +25,12 @@ os.environ.update(  # Tune reads these when it is imported
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
 from nas.executors.base import Source, measure
-from nas.ledger import Trial
+from nas.ledger import BASELINE, Trial
 from nas.recipe import ExecutorSection
 from search_space import Architecture, InputError
 from search_space.blocks import BlockKind, added_kinds, register
@@ -107,7 +108,7 @@ class TuneExecutor:
 
     def _local_cpus(self) -> int:
         """CPU slots of the local Ray: more than there are cores only if the recipe asks for that many workers."""
-        return max(os.cpu_count() or 1, round((self.section.workers or 0) * self.section.cpus_per_child))
+        return max(os.cpu_count() or 1, math.ceil((self.section.workers or 0) * self.section.cpus_per_child))
 
     def _fits(self) -> int:
         """Children at a time, of the Ray that runs.
@@ -119,10 +120,10 @@ class TuneExecutor:
         fits = 0
         for node in ray.nodes():  # type: ignore[no-untyped-call]
             has = node["Resources"] if node["Alive"] else {}
-            ways = [has.get("CPU", 0) // section.cpus_per_child]
+            ways = [_slots(has.get("CPU", 0), section.cpus_per_child)]
             if section.gpus_per_child:
-                ways.append(has.get("GPU", 0) // section.gpus_per_child)
-            fits += int(min(ways))
+                ways.append(_slots(has.get("GPU", 0), section.gpus_per_child))
+            fits += min(ways)
         if fits == 0:
             wanted = f"{section.cpus_per_child:g} CPUs and {section.gpus_per_child:g} GPUs"
             raise InputError(f"executor.cpus_per_child, gpus_per_child: no machine has {wanted} for a child")
@@ -133,7 +134,7 @@ class TuneExecutor:
         child = tune.with_parameters(_train_child, evaluator=evaluator, kinds=added_kinds())
         scheduler = None
         if section.early_stopping:
-            scheduler = ASHAScheduler(
+            scheduler = _EarlyStopping(
                 time_attr="epochs",
                 metric="accuracy",
                 mode="max",
@@ -157,6 +158,21 @@ class TuneExecutor:
                 failure_config=tune.FailureConfig(max_failures=section.retries),
             ),
         )
+
+
+class _EarlyStopping(ASHAScheduler):
+    """Stops children early, never the baseline: every child is compared with its whole training."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """See `ASHAScheduler.on_trial_result`."""
+        if trial.config["number"] == BASELINE:
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+
+def _slots(has: float, wants: float) -> int:
+    """How many of these shares fit, a tenth ten times."""
+    return math.floor(has / wants + 1e-9)
 
 
 def _check_address(address: str) -> None:
@@ -220,7 +236,7 @@ class _SourceSearcher(Searcher):
         if trial is None:
             return Searcher.FINISHED if self._source.done else None
         self._trials[trial_id] = trial
-        return {"architecture": trial.architecture.to_dict(), "seed": trial.seed}
+        return {"number": trial.number, "architecture": trial.architecture.to_dict(), "seed": trial.seed}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Bring a trial's last report to the source."""

@@ -74,6 +74,7 @@ def test_the_same_command_again_trains_nothing(nas, small_recipe):
         (["-o", "small.yaml"], "-o small.yaml: is no folder"),
         (["-o", "."], "-o .: exists and holds no audit"),
         (["--set", "proxy.epoch=3"], "did you mean epochs?"),
+        (["--set", "objective.target=5G"], "objective.target: 5G is outside what"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(nas, small_recipe, words, part):
@@ -115,7 +116,7 @@ def test_other_images_are_another_audit(nas, small_recipe, tmp_path):
     assert nas("audit", small_recipe, *small, "--data", "one.npz")[0] == 0
     code, _, err = nas("audit", small_recipe, *small, "--data", "two.npz")
     assert code == 2
-    assert "source: its content changed since the run began" in err
+    assert "data.source: its content changed since the run began" in err
     assert "60 images, 3 classes with other values" in err
     Path("one.npz").rename("moved.npz")
     code, _, err = nas("audit", small_recipe, *small, "--data", "moved.npz")

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,26 @@ def test_a_retargeting_that_is_stopped_while_it_takes_children_over_leaves_nothi
     assert code == 130
     assert "resume" not in out
     assert not Path("new").exists()
+
+
+def test_a_retargeting_that_can_not_train_leaves_nothing(finished, nas):
+    assert nas("retarget", finished[0], "--flops", "600K", "-o", "new", "--ray-address", "auto")[0] == 2
+    assert not Path("new").exists()
+
+
+def test_a_journal_without_its_recipe_is_damaged(finished, nas):
+    journal = finished[0] / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"recipe":', '"receipt":', 1))
+    code, _, err = nas("top", finished[0])
+    assert (code, err) == (2, "nas: the journal is damaged: its first line lacks recipe\n")
+
+
+def test_searches_that_begin_together_have_folders_of_their_own(nas, small_recipe):
+    recipe = Recipe.load(str(small_recipe))
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: Folder.create(recipe, None).path, range(8)))
+    assert len({*folders}) == 8
+    assert all((folder / "recipe.yaml").is_file() for folder in folders)
 
 
 def test_retargeting_again_trains_as_many_as_the_run_before(finished, nas):

@@ -149,6 +149,19 @@ def test_a_full_disk_is_one_line_and_every_finished_child_is_kept(small_recipe, 
     assert journal("full") == whole
 
 
+def test_a_full_disk_leaves_the_recipe_as_it_was(small_recipe):
+    subprocess.run([*NAS, "search", str(small_recipe), "--out", "run"], check=True, capture_output=True)
+    before = Path("run/recipe.yaml").read_bytes()
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    out, _ = begin("resume", "run", "--then-scale", preexec_fn=limit).communicate(timeout=60)
+    assert "Traceback" not in out
+    assert Path("run/recipe.yaml").read_bytes() == before
+
+
 def test_two_drivers_of_one_run_are_refused(small_recipe):
     driver = begin("search", str(small_recipe), "--out", "run", "--set", "children=60")
     wait_for(lambda: lines("run") >= 3)

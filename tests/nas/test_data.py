@@ -349,6 +349,7 @@ def test_arrays_are_split_like_folders(tmp_path):
         ({"y_train": np.array([], int)}, "y_train must be N integer labels"),
         ({"y_train": np.arange(30) % 3 - 1}, "y_train has labels out of range"),
         ({"y_train": np.arange(30) % 3 + 1}, "no image has label 0"),
+        ({"y_train": np.arange(30) % 3 * 700_000_000}, "0 to 1400000000 without gaps; no image has label 1"),
         ({"y_train": np.zeros(30, int), "y_val": np.zeros(6, int)}, "only one class"),
         ({"y_val": np.arange(6)}, "y_val has label 5, out of the range 0 to 2"),
         ({"y_train": np.array([{}] * 30)}, "y_train can't be read .*allow_pickle"),

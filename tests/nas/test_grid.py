@@ -228,6 +228,7 @@ def test_after_a_stop_the_same_command_trains_only_the_rest(whole, again, nas, s
         (["--seeds", "1"], "scale.seeds: must be greater than or equal to 2"),
         (["--leaders", "0"], "scale.leaders: must be greater than or equal to 1"),
         (["--phi", "40"], "scale.phi.0: must be less than or equal to 20"),
+        (["--set", "scale.phi=[0, 0.5]"], "scale.phi: must be 1 or more, or 0 for the network itself"),
         (["--alpha", "1.3"], "--alpha: not with --grid"),
         (["--flops", "2M"], "--flops: not with --grid"),
         (["--workers", "2"], "executor.workers: the serial executor"),
@@ -277,6 +278,14 @@ def test_options_that_belong_together(small_recipe, nas, words, part):
     code, _, err = nas("scale", "baseline.yaml", *words)
     assert (code, err.count("\n")) == (2, 1)
     assert part in err
+
+
+def test_a_search_that_could_not_scale_does_not_begin(small_recipe, nas):
+    empty = "scale={step: 0.3, tolerance: 0}"
+    code, _, err = nas("search", small_recipe, "--out", "run", "--set", empty)
+    assert code == 2
+    assert err.startswith("nas: scale.step 0.3, scale.tolerance 0: no product")
+    assert not Path("run").exists()
 
 
 SCALE = "scale={retrain: 2, step: 0.2, leaders: 1, seeds: 2, phi: [0, 1]}"

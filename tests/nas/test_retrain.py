@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,28 @@ def test_fresh_seeds_and_four_times_the_epochs_by_default(run, nas):
     assert {event["epochs"] for event in events} == {4}
     searched = {child.trial.seed for child in run.ledger().children.values()}
     assert searched.isdisjoint(event["seed"] for event in events)
+
+
+def test_a_baseline_that_is_handed_over_is_a_leader(nas, small_recipe):
+    """A space of four networks, the baseline among them."""
+    stage = "op: mbconv, out_chs: 8, kernel_size: 3, exp_ratio: 3"
+    head = "resolution: 32\nnum_classes: 10\nstem: {out_chs: 8}\n"
+    Path("space.yaml").write_text(
+        f"format: baseline-nas/space/1\n{head}stages: [{{{stage}, layers: [1, 2]}}, {{{stage}, layers: [1, 2]}}]\n"
+    )
+    Path("baseline.yaml").write_text(
+        f"format: baseline-nas/architecture/1\n{head}stages: [{{{stage}, layers: 1}}, {{{stage}, layers: 1}}]\n"
+    )
+    words = ["space=space.yaml", "children=3", "objective.target=500K"]
+    assert nas("search", small_recipe, "-o", "run", *(part for word in words for part in ("--set", word)))[0] == 0
+    run = Folder.open(Path("run"))
+    with Journal(run.journal) as journal:
+        journal.append({"event": "recommended", "trial": 0})
+    code, out, _ = nas("top", "run", "-k", "1", "--retrain", "--seeds", "2", "--epochs", "1")
+    assert code == 0
+    name = run.ledger().baseline.trial.architecture.name
+    assert re.search(rf"^\d +{name} +\d ", out, re.MULTILINE)
+    assert "There is no baseline to compare it with" in out
 
 
 def test_a_running_search_is_refused(run, nas):

@@ -318,6 +318,8 @@ def test_an_exhausted_space_ends_the_search_for_good(name, recipe, files, monkey
     assert study.done
     assert len(evaluator.calls) == 1 + 2
     before = (files / "j").read_bytes()
+    with Journal(files / "j") as journal:
+        assert Study(recipe(name, children=5), journal).done
     assert search(files / "j", recipe(name, children=5)).done
     assert (files / "j").read_bytes() == before
 

@@ -183,7 +183,7 @@ def test_random_sampling_itself_is_not_told_to_differ_from_it_more_often_than_it
         for _ in range(10):
             actions = table.space.sample_actions(rng)
             child = ledger.add(table.space.decode(actions), Suggestion(actions))
-            accuracy = table.observe(actions, rng)
+            accuracy = float(table.observe([actions], rng)[0])
             ledger.settle(child.trial.number, Measurement(accuracy, 0, 0.0), cost.flops(child.trial.architecture))
         ledger.recommended = ledger.best(1)[0]
         told.append(verdict(ledger, table).beats)
@@ -267,6 +267,13 @@ def test_it_is_judged_by_the_digits_that_are_shown():
     assert Verdict(14, "warm-up", 0.0003, 0.00004, 0.0023).beats is None
     assert Verdict(14, "warm-up", 0.0003, 0.00006, 0.0023).beats is True
     assert Verdict(14, "warm-up", -0.0003, -0.0023, -0.00006).beats is False
+
+
+def test_a_latency_that_other_children_lengthen_is_said_to_be(searched):
+    ledger = searched([], 0, "objective={cost: latency, target: 20}", "executor={name: tune, workers: 2}")
+    assert "executor.name=serial avoids that" in console.latency_words(ledger)
+    ledger = searched([], 0, "objective={cost: latency, target: 20}", "executor={name: serial}")
+    assert not console.latency_words(ledger)
 
 
 def test_progress_tells_the_exponents_that_rewards_are_of(searched):
