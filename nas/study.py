@@ -188,7 +188,7 @@ class Study:
 
     def _replay(self, event: Event) -> dict[str, float]:
         """Apply one journaled event; returns the figures of the policy update that it led to, if it did."""
-        if event["event"] == "adapted":
+        if event.get("event") == "adapted":
             self._controller.recommend()  # as then, for it may have fitted a model
         child, kind = self._enter(event), event["event"]
         if kind in ("suggested", "repeated") and not event.get("adopted"):
