@@ -31,7 +31,8 @@ class PPO(PolicyController[PPOOptions]):
     """Several clipped steps per batch.
 
     The ratio is taken to the log-prob recorded with the suggestion, so outcomes of older policies stay valid. It is
-    that of the whole sequence for each of its decisions, whose advantages differ (GSPO-token, arXiv 2507.18071).
+    that of the whole sequence for each of its decisions, whose advantages differ (GSPO-token, arXiv 2507.18071,
+    without its exponent of 1 / length).
     """
 
     options_type: ClassVar[type[Options]] = PPOOptions

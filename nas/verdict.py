@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -26,6 +27,8 @@ _DIGITS = 4  # of a reward, as it is shown and judged
 _CHANCE = 1.1  # an accuracy is chance up to this many times its expectation
 _DRAWS = 400
 _POOL = (1000, 4000)  # random architectures at which an accuracy model is drawn
+_UPPER_QUARTILE = 0.6745  # of the standard normal distribution
+_BROKEN = 3.0  # standard deviations below what was expected of a training that broke down
 _ROWS = 1500  # children that the accuracy model is fitted to at most
 _EXACT = {"flops": 0, "params": 1}  # costs of any architecture without a measurement: columns of `Features.costs`
 _STREAM = 7  # sets the verdict's random draws apart from the children's
@@ -85,25 +88,29 @@ def recorded(ledger: Ledger) -> Verdict | None:
 def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     """Compare a search with random sampling of as many children.
 
-    The rewards, without noise, of what each hands over are compared. On a benchmark, `RANDOM_RUNS` real random runs are
-    made. Elsewhere a model is fitted to the accuracies of all children, of which the random ones show it the bulk of
-    the space. In every function drawn from its posterior random children are drawn and shown with a training's noise,
-    and the best reward chooses one. The random children alone can't say it: the best of hundreds lies far out in the
-    tail of tens.
+    The rewards, without noise, of what each hands over are compared. On a benchmark that knows every network's cost,
+    `RANDOM_RUNS` real random runs are made. Elsewhere a model is fitted to the accuracies of all children, of which the
+    random ones show it the bulk of the space; trainings that broke down are left out, and as large a share of random
+    sampling with them. In every function drawn from its posterior random children are drawn and shown with a training's
+    noise, and the best reward chooses one. The random children alone can't say it: the best of hundreds lies far out in
+    the tail of tens.
 
     Args:
         ledger: of the search, finished or not.
         evaluator: that measured the children, where it is at hand.
     """
     measured = ledger.measured()
-    basis: Basis = "random runs" if isinstance(evaluator, BenchmarkEvaluator) else "warm-up"
+    benchmark = evaluator if isinstance(evaluator, BenchmarkEvaluator) else None
+    if benchmark and ledger.recipe.objective.cost not in (*_EXACT, *benchmark.metrics):
+        benchmark = None
+    basis: Basis = "random runs" if benchmark else "warm-up"
     if ledger.winner is None:
         return Verdict(0, basis, reason="no child has a result")
     if ledger.recipe.controller.name == "random":
         return Verdict(len(measured), basis, reason="this search is random sampling itself")
     rng = np.random.default_rng(np.random.SeedSequence([ledger.recipe.seed, _STREAM]))
-    if isinstance(evaluator, BenchmarkEvaluator):
-        gains = _against_runs(ledger, evaluator, rng)
+    if benchmark:
+        gains = _against_runs(ledger, benchmark, rng)
     else:
         if reason := _guessing(ledger, measured) or _too_few_random(measured):
             return Verdict(len(measured), basis, reason=reason)
@@ -115,12 +122,21 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
 
 def _guessing(ledger: Ledger, measured: list[Child]) -> str:
     """Why nothing can be told where most children are no better than chance; empty otherwise."""
-    classes = (ledger.contents or {}).get("classes")
-    if classes is None:
-        return ""
-    guessing = int((_accuracies(measured) <= _CHANCE / classes).sum())
-    told = f"{guessing} of {len(measured)} children are no better than chance at {classes} classes"
+    guessing = int(_at_chance(ledger, measured).sum())
+    told = f"{guessing} of {len(measured)} children are no better than chance at {_classes(ledger)} classes"
     return f"{told}; train longer (proxy.epochs), or on more images" if 2 * guessing > len(measured) else ""
+
+
+def _classes(ledger: Ledger) -> float:
+    """Of the images; infinitely many where there are none, so that nothing is chance."""
+    classes: float = (ledger.contents or {}).get("classes", math.inf)
+    return classes
+
+
+def _at_chance(ledger: Ledger, children: list[Child]) -> NDArray[np.bool_]:
+    """Which (n,) know no more than what a guess would."""
+    at_chance: NDArray[np.bool_] = _accuracies(children) <= _CHANCE / _classes(ledger)
+    return at_chance
 
 
 def _too_few_random(measured: list[Child]) -> str:
@@ -150,11 +166,13 @@ def _against_draws(ledger: Ledger, measured: list[Child], rng: np.random.Generat
     features, fitted = Features(ledger.space, one_hot=False), _thinned(measured)
     exact = ledger.recipe.objective.cost in _EXACT
     y = _accuracies(fitted) if exact else _rewards(ledger, fitted)
-    model = AccuracyModel(features.kinds, features([child.suggestions[0].actions for child in fitted]), y)
-    winner, count = ledger.winner, len(measured)
+    rows = features([child.suggestions[0].actions for child in fitted])
+    model, sound = _sound_model(features.kinds, rows, y, ~_at_chance(ledger, fitted))
+    share = np.mean([told for told, child in zip(sound, fitted, strict=True) if _is_random(child)])
+    winner, count = ledger.winner, max(1, round(len(measured) * share))
     assert winner is not None
-    random = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
-    pool = [winner.suggestions[0].actions, *random]
+    others = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
+    pool = [winner.suggestions[0].actions, *others]
     costs = features.costs(pool)[:, _EXACT.get(ledger.recipe.objective.cost, 0)]
 
     def rewards(values: Floats, rows: NDArray[np.int64]) -> Floats:
@@ -168,6 +186,21 @@ def _against_draws(ledger: Ledger, measured: list[Child], rng: np.random.Generat
         ours, theirs = rewards(values[both], both)
         gains.append(ours - theirs)
     return np.array(gains)
+
+
+def _sound_model(
+    kinds: NDArray[np.int64], rows: Floats, y: Floats, sound: NDArray[np.bool_]
+) -> tuple[AccuracyModel, NDArray[np.bool_]]:
+    """A model of the trainings that didn't break down, and which (n,) these are of those `sound` as far as is known.
+
+    The others, far below what is expected of them by the spread of the better half, would widen the noise, and with it
+    what random sampling seems able to find.
+    """
+    surprises = AccuracyModel(kinds, rows[sound], y[sound]).surprises()
+    middle, upper = np.quantile(surprises, (0.5, 0.75))
+    sound = sound.copy()
+    sound[sound] = surprises >= middle - _BROKEN * (upper - middle) / _UPPER_QUARTILE
+    return AccuracyModel(kinds, rows[sound], y[sound]), sound
 
 
 def _thinned(measured: list[Child]) -> list[Child]:
