@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
-from scipy.special import ndtr
+from scipy.special import log_expit, ndtr
+from sklearn.linear_model import LogisticRegression
 
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem, Suggestion, option
@@ -42,6 +43,9 @@ _CLIMBERS, _CLIMBS = 3, 8
 
 _AGAIN_AFTER = 20
 """Networks that must be known before leaders are trained again."""
+
+_SHARPNESS = 10.0
+"""Of the border between networks that fail and others: inverse strength of the regression's L2 penalty."""
 
 _POOL = 64
 """Random networks of which the most unlike the others is taken while no outcome can tell."""
@@ -74,7 +78,7 @@ class ModelBasedOptions(PPOOptions):
 
     warm_up: int = option(10, low=2)
     gate: float = option(0.0, low=-1.0, high=1.0)
-    exploration: float = option(2.5, low=0.0)
+    exploration: float = option(2.5, low=0.0, high=1e3)
     rollouts: int = option(32, low=2)
     model_updates: int = option(1, low=0)
 
@@ -90,8 +94,10 @@ class ModelBased(PPO):
     A child is the one of the largest expected improvement (Jones et al. 1998) of the policy's samples, mutants of the
     leaders, and what a local search finds from there. Suggestions under way count as observed at their expected
     accuracy, so that many at once spread; as long as too little has been observed, they are as unlike as can be.
-    Leaders are trained again with other seeds, most often where half of what the model leaves unexplained is a
-    network's own: the less of it is, the less another training teaches, and where all is, it teaches nothing.
+    A candidate counts as much as it is likely not to fail (Gelbart, Snoek & Adams, UAI 2014, section 2.2), by a
+    logistic regression on what failed. Leaders are trained again with other seeds, most often where half of what the
+    model leaves unexplained is a network's own: the less of it is, the less another training teaches, and where all is,
+    it teaches nothing.
     Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 
@@ -105,18 +111,20 @@ class ModelBased(PPO):
         self._asked, self._due = 0, 0.0
         self._pending: dict[str, Actions] = {}
         self._known: set[str] = set()
+        self._ended: list[tuple[Actions, bool]] = []
+        self._told_costs: dict[Actions, float] = {}
         self._observed: list[tuple[Actions, float, float | None, float | None]] = []
-        self._lacking = False
+        self._blind = False
         self._rollouts: list[Actions] = []
         self._model: AccuracyModel | None = None
         self._cost_model: AccuracyModel | None = None
+        self._success: LogisticRegression | None = None
         self._fitted: list[int] = []
         self._modelled = self._refitted_at = 0
 
     def _suggest(self) -> Suggestion:
         self._asked += 1
-        counted = max(self._asked, len(self._observed) + 1)  # told outcomes of others are as good as asked for
-        warmed_up = counted > self.options.warm_up
+        warmed_up = self._warmed_up
         model = self._trusted_model() if warmed_up else None
         doubtful = None if model is None else self._doubtful(model)
         if doubtful is not None:
@@ -136,21 +144,35 @@ class ModelBased(PPO):
 
     def _learn(self, outcome: Outcome) -> None:
         actions, version = outcome.suggestion.actions, self._version
-        self._known.add(self._key(actions))
-        self._pending.pop(self._key(actions), None)
-        if outcome.reward is not None:
-            blind = self._blind
-            self._observed.append((actions, outcome.reward, outcome.accuracy, outcome.cost))
-            self._lacking |= outcome.accuracy is None or outcome.cost is None
-            if self._blind != blind:
-                self._model = None
+        key = self._key(actions)
+        if outcome.suggestion.again or key not in self._known:  # else it is a stored result
+            self._enter(actions, outcome)
+        self._known.add(key)
+        self._pending.pop(key, None)
         super()._learn(outcome)
         if self._version > version:
             self._imagine()
 
+    def _enter(self, actions: Actions, outcome: Outcome) -> None:
+        """Keep what a training told."""
+        self._ended.append((actions, outcome.reward is not None))
+        self._success = None
+        if outcome.reward is None:
+            return
+        self._observed.append((actions, outcome.reward, outcome.accuracy, outcome.cost))
+        if outcome.cost is not None:
+            self._told_costs[actions] = outcome.cost
+        if not self._blind and (outcome.accuracy is None or outcome.cost is None):
+            self._blind, self._model = True, None
+
+    @property
+    def _warmed_up(self) -> bool:
+        """Whether enough was asked for; what others' suggestions told is as good."""
+        return max(self._asked, len(self._observed) + 1) > self.options.warm_up
+
     def recommend(self) -> Architecture | None:
         """The observed network with the best estimated reward; None before any success."""
-        model = self._current_model()
+        model = self._current_model() if self._warmed_up else None
         if model is None:
             best = self.memory.top(1)
             return self.space.decode(best[0]) if best else None
@@ -217,11 +239,6 @@ class ModelBased(PPO):
         return AccuracyModel(self._features.kinds, self._features([row[0] for row in chosen]), negative)
 
     @property
-    def _blind(self) -> bool:
-        """Whether the model is one of the reward, for some outcome lacked accuracy or cost."""
-        return self._lacking
-
-    @property
     def _counts(self) -> bool:
         """Whether the cost is FLOPs or params, which take microseconds to count; a device's must be learned."""
         return self.problem.cost in (flops, params)
@@ -246,11 +263,11 @@ class ModelBased(PPO):
         return np.array([features for features, _ in self._look_up(actions)])
 
     def _costs(self, actions: Sequence[Actions]) -> np.ndarray:
-        """Costs (n,), counted or learned."""
+        """Costs (n,), counted; a device's as told, or else learned."""
         if self._cost_model is None:
             return np.array([counted for _, counted in self._look_up(actions)])
-        learned: np.ndarray = np.exp(-self._cost_model.mean(self._rows(actions)))
-        return learned
+        learned = np.exp(-self._cost_model.mean(self._rows(actions)))
+        return np.array([self._told_costs.get(row, cost) for row, cost in zip(actions, learned, strict=True)])
 
     def _rewards(self, accuracies: np.ndarray, actions: Sequence[Actions]) -> np.ndarray:
         """Rewards (n,) of accuracies (n,) at the networks' own costs."""
@@ -265,12 +282,23 @@ class ModelBased(PPO):
         return float(self._rewards(model.mean(self._rows(rows)), rows).max())
 
     def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], best: float) -> np.ndarray:
-        """Logarithms (n,) of the improvements on the reward `best` that are expected of networks."""
+        """Logarithms (n,) of the improvements on the reward `best` that are expected of networks, for they may fail."""
         expected, high = (self._rewards(accuracy, actions) for accuracy in model.spread(self._rows(actions)))
         exploration = self.options.exploration * (1 + len(self._pending)) ** _WIDENING
         deviation = (exploration * (high - expected)).clip(_LEAST_DEVIATION)
-        improvement: np.ndarray = np.log(deviation) + _log_improvement((expected - best) / deviation)
-        return improvement
+        improvement = np.log(deviation) + _log_improvement((expected - best) / deviation)
+        promised: np.ndarray = improvement + self._log_success(actions)
+        return promised
+
+    def _log_success(self, actions: Sequence[Actions]) -> np.ndarray:
+        """Logarithms (n,) of the probabilities that trainings of networks don't fail."""
+        if all(succeeded for _, succeeded in self._ended):
+            return np.zeros(len(actions))
+        if self._success is None:
+            rows, succeeded = zip(*self._ended, strict=True)
+            self._success = LogisticRegression(C=_SHARPNESS, max_iter=1000).fit(self._rows(rows), succeeded)
+        log_success: np.ndarray = log_expit(self._success.decision_function(self._rows(actions)))
+        return log_success
 
     def _estimates(self, model: AccuracyModel) -> tuple[list[Actions], np.ndarray, np.ndarray, float]:
         """The n observed networks, estimated accuracies (n,), standard errors (n,) of their outcomes, their own share.
@@ -299,7 +327,7 @@ class ModelBased(PPO):
         None while that one is under way: the next is worth its training only once this one's outcome is known.
         """
         observed, accuracies, errors, own = self._estimates(model)
-        if len(observed) < _AGAIN_AFTER:
+        if len(observed) < min(_AGAIN_AFTER, self.space.size):
             return None
         self._due += min(own, 1 - own)
         if self._due < 1:
@@ -375,6 +403,7 @@ class ModelBased(PPO):
             "due": self._due,
             "pending": [list(actions) for actions in self._pending.values()],
             "known": sorted(self._known),
+            "ended": [(list(actions), succeeded) for actions, succeeded in self._ended],
             "observed": [(list(actions), *numbers) for actions, *numbers in self._observed],
             "rollouts": [list(actions) for actions in self._rollouts],
             "fitted": list(self._fitted),
@@ -389,7 +418,9 @@ class ModelBased(PPO):
         self._pending = {self._key(actions): tuple(actions) for actions in state["pending"]}
         self._known = set(state["known"])
         self._observed = [(tuple(actions), *numbers) for actions, *numbers in state["observed"]]
-        self._lacking = any(accuracy is None or cost is None for _, _, accuracy, cost in self._observed)
+        self._ended, self._success = [(tuple(actions), succeeded) for actions, succeeded in state["ended"]], None
+        self._told_costs = {actions: cost for actions, _, _, cost in self._observed if cost is not None}
+        self._blind = any(accuracy is None or cost is None for _, _, accuracy, cost in self._observed)
         self._rollouts = [tuple(actions) for actions in state["rollouts"]]
         self._fitted = list(state["fitted"])
         self._refitted_at = self._modelled = state["refitted_at"]

@@ -147,12 +147,12 @@ class PolicyOptions(Options):
     """
 
     lr: float = option(0.02, low=1e-9, high=10.0)
-    ent_coef: float = option(0.1, low=0.0)
-    vf_coef: float = option(0.5, low=0.0)
+    ent_coef: float = option(0.1, low=0.0, high=1e3)
+    vf_coef: float = option(0.5, low=0.0, high=1e3)
     batch_size: int = option(10, low=2)
-    max_grad_norm: float = option(1.0, low=1e-9)
-    hidden_size: int = option(64, low=1)
-    imitation_coef: float = option(0.3, low=0.0)
+    max_grad_norm: float = option(1.0, low=1e-9, high=1e3)
+    hidden_size: int = option(64, low=1, high=4096)
+    imitation_coef: float = option(0.3, low=0.0, high=1e3)
     imitation_size: int = option(10, low=1)
 
 

@@ -23,7 +23,7 @@ class PPOOptions(PolicyOptions):
         update_epochs: Gradient steps per batch.
     """
 
-    clip_coef: float = option(0.2, low=1e-9)
+    clip_coef: float = option(0.2, low=1e-9, high=1e3)
     update_epochs: int = option(2, low=1)
 
 

@@ -13,8 +13,8 @@ from controllers.policy import Batch, PolicyController, PolicyOptions
 class ReinforceOptions(PolicyOptions):
     """Options of `Reinforce`: those of `PolicyOptions`, with defaults for a single step per batch."""
 
-    ent_coef: float = option(0.3, low=0.0)
-    imitation_coef: float = option(0.6, low=0.0)
+    ent_coef: float = option(0.3, low=0.0, high=1e3)
+    imitation_coef: float = option(0.6, low=0.0, high=1e3)
 
 
 class Reinforce(PolicyController[ReinforceOptions]):

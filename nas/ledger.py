@@ -44,7 +44,7 @@ class Child:
         running: whether it was handed out in this process and isn't back.
         result: None while it is waiting or running.
         cost: of the deployed network in the objective's unit; None without a measurement.
-        accuracy: mean over this training and those `again`; None without a measurement.
+        accuracy: mean over this training and those `again`, of those that none outlasted; None without a measurement.
         reward: of that accuracy and the cost; None without a measurement.
     """
 
@@ -59,9 +59,10 @@ class Child:
 
     @property
     def accuracies(self) -> list[float]:
-        """Of the network's trainings that were measured, this one first."""
-        results = [child.result for child in (self, *self.again)]
-        return [result.accuracy for result in results if isinstance(result, Measurement)]
+        """Of the network's measured trainings, in order; those that were stopped earlier than others don't count."""
+        results = [child.result for child in (self, *self.again) if isinstance(child.result, Measurement)]
+        longest = max((result.epochs for result in results), default=0)
+        return [result.accuracy for result in results if result.epochs == longest]
 
     def score(self, objective: Objective) -> None:
         """Compute accuracy and reward from the results."""
@@ -142,12 +143,13 @@ class Ledger:
     def _apply(self, event: Event) -> Child | None:
         kind = event["event"]
         if kind in ("suggested", "repeated"):
-            suggestion = Suggestion(
-                tuple(event["actions"]), event["log_prob"], event["policy_version"], event.get("random", False)
-            )
+            actions, told = tuple(event["actions"]), (event["log_prob"], event["policy_version"])
+            architecture = self.space.decode(actions)
+            again = kind == "suggested" and architecture.key() in self.by_key
+            suggestion = Suggestion(actions, *told, random=event.get("random", False), again=again)
             self.adopted += event.get("adopted", False)
             if kind == "suggested":
-                return self.add(self.space.decode(suggestion.actions), suggestion)
+                return self.add(architecture, suggestion)
             self.children[event["trial"]].suggestions.append(suggestion)
         elif kind == "completed":
             measurement = Measurement(event["accuracy"], event["epochs"], event["seconds"])

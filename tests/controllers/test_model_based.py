@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.distance import cdist
 
 import controllers
@@ -121,9 +124,80 @@ def test_the_more_outcomes_a_network_has_the_more_they_count(build, space):
     cost, steps = flops(space.decode(special.actions)), []
     lucky = truth(special.actions) + 0.02
     for _ in range(6):
-        controller.tell([Outcome(special, reward(lucky, cost), lucky, cost)])
+        controller.tell([Outcome(replace(special, again=True), reward(lucky, cost), lucky, cost)])
         steps.append(abs(estimate() - lucky))
     assert steps[-1] < steps[2] < steps[0]
+
+
+def test_a_stored_result_that_is_told_again_is_no_other_training(build, space):
+    controller = build()
+    told = search(space, controller, 30)
+    before = controller._estimates(controller._current_model())
+    controller.tell([outcome(space, replace(suggestion, again=False)) for suggestion in told])
+    after = controller._estimates(controller._current_model())
+    assert before[0] == after[0]
+    assert np.array_equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("in_flight", [1, 8])
+def test_it_learns_to_avoid_failures(build, space, in_flight):
+    """The best networks can't be trained: the last stage with its best choice is out of memory."""
+    controller, waiting, failed = build(), [], []
+    for _ in range(60):
+        waiting += controller.ask(in_flight - len(waiting))
+        suggestion = waiting.pop(0)
+        failed.append(suggestion.actions[-1] == 2)
+        told = Outcome(suggestion, failure="out of memory") if failed[-1] else outcome(space, suggestion)
+        controller.tell([told])
+    assert sum(failed[-30:]) <= 5
+
+
+def test_failures_at_random_do_not_keep_it_from_the_best(build, space):
+    controller, rng = build(), np.random.default_rng(1)
+    for _ in range(60):
+        (suggestion,) = controller.ask()
+        lost = Outcome(suggestion, failure="the node is gone")
+        controller.tell([lost if rng.random() < 0.2 else outcome(space, suggestion, rng)])
+    random = [space.decode(space.sample_actions(rng)) for _ in range(1000)]
+    assert true_reward(space, controller.recommend()) > max(true_reward(space, network) for network in random)
+
+
+def test_asking_for_the_best_while_it_warms_up_changes_nothing_that_follows(build, space):
+    asked, other = build(), build()
+    search(space, asked, 9), search(space, other, 9)
+    assert asked.recommend() == space.decode(asked.memory.top(1)[0])
+    assert search(space, asked, 10) == search(space, other, 10)
+
+
+def test_the_policy_learns_from_the_model_between_batches(build, space):
+    learned, plain = build(), build(model_updates=0)
+    for controller in (learned, plain):
+        controller.tell([outcome(space, suggestion) for suggestion in controller.ask(10)])
+    assert len(learned._rollouts) == learned.options.rollouts
+    assert not plain._rollouts
+    pairs = zip(learned.policy.parameters(), plain.policy.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
+
+
+def test_nothing_that_differs_in_one_decision_promises_more_than_what_is_suggested(build, space):
+    controller = build()
+    search(space, controller, 25)
+    model = controller._trusted_model()
+    best = controller._best(model, controller._leaders(model, 1))
+    proposed = controller._propose(model)
+    near = [row for row in controller._neighbours(proposed) if controller._key(row) not in controller._known]
+    promised = controller._acquisition(model, [proposed, *near], best)
+    assert promised[0] == promised.max()
+
+
+def test_the_model_is_surer_of_what_is_under_way(build, space):
+    controller = build()
+    search(space, controller, 20)
+    rows = controller._rows([suggestion.actions for suggestion in controller.ask(4)])
+    (_, alone), (_, expecting) = (
+        model.spread(rows) for model in (controller._current_model(), controller._trusted_model())
+    )
+    assert (expecting < alone).all()
 
 
 def test_the_next_child_must_improve_on_what_is_under_way_too(build, space):
@@ -260,6 +334,18 @@ def test_repeated_observations_tell_the_networks_own_share(own, least, most):
     assert least <= model.own_share(networks) <= most
     unrepeated = AccuracyModel(KINDS, x, y[:60])
     assert 0.1 < unrepeated.own_share(np.arange(60)) < 0.4  # what is expected without any evidence
+
+
+def test_a_cost_that_was_told_is_not_replaced_by_what_a_model_expects(space):
+    controller = controllers.create("model_based", space, objective=reward, cost=lambda network: 1.0, seed=0)
+    rng, told = np.random.default_rng(0), {}
+    for _ in range(30):
+        (suggestion,) = controller.ask()
+        cost = flops(space.decode(suggestion.actions)) * rng.uniform(0.9, 1.1)
+        accuracy = truth(suggestion.actions)
+        told[suggestion.actions] = cost
+        controller.tell([Outcome(suggestion, reward(accuracy, cost), accuracy, cost)])
+    assert controller._costs(list(told)).tolist() == list(told.values())
 
 
 def test_a_cost_that_is_measured_on_a_device_is_learned(space):

@@ -8,6 +8,7 @@ import torch
 
 import controllers
 from controllers import Outcome, Suggestion
+from controllers.policy import Batch
 from search_space import InputError, SearchSpace, load_space
 
 LEARNERS = ("ppo", "reinforce")
@@ -61,6 +62,40 @@ def test_it_learns_to_avoid_failures(name, space):
     # A uniform policy fails in 50/3 of 50 children, standard deviation 3.3; equal rewards teach nothing else.
     assert sum(failed[-50:]) < 50 / 3 - 3 * 3.3
     assert torch.isfinite(weights(controller)).all()
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_an_advantage_is_the_return_beyond_the_value_predicted(name, space):
+    controller, seen = build(name, space), []
+    controller._update = lambda batch: seen.append(batch) or {}
+    rng = np.random.default_rng(0)
+    actions = [space.sample_actions(rng) for _ in range(6)]
+    controller._train(actions, [-1.0] * 6, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    value = controller.policy.evaluate(torch.tensor(actions)).value
+    assert value.abs().min() > 0
+    torch.testing.assert_close(seen[0].advantage, seen[0].returns[:, None] - value)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize(("advantage", "moves"), [(0.0, False), (1.0, True)])
+def test_the_policy_follows_the_advantage_and_not_the_return(name, advantage, moves, space):
+    controller = build(name, space, ent_coef=0.0, vf_coef=0.0)
+    before, actions = weights(controller), torch.tensor([space.sample_actions(np.random.default_rng(0))])
+    log_prob = controller.policy.evaluate(actions).log_prob.sum(1).detach()
+    controller._update(Batch(actions, log_prob, torch.ones(1), torch.full(actions.shape, advantage)))
+    assert torch.equal(weights(controller), before) is not moves
+
+
+@pytest.mark.parametrize(
+    ("drawn", "advantage", "moves"), [(-3.0, 1.0, False), (3.0, -1.0, False), (-3.0, -1.0, True), (3.0, 1.0, True)]
+)
+def test_a_ratio_beyond_the_clip_earns_nothing_but_loses(drawn, advantage, moves, space):
+    """PPO's objective is a lower bound (Schulman et al. 2017, equation 7): only what looks too good is cut off."""
+    controller = build("ppo", space, ent_coef=0.0, vf_coef=0.0, update_epochs=1)
+    before, actions = weights(controller), torch.tensor([space.sample_actions(np.random.default_rng(0))])
+    log_prob = controller.policy.evaluate(actions).log_prob.sum(1).detach() + drawn
+    controller._update(Batch(actions, log_prob, torch.ones(1), torch.full(actions.shape, advantage)))
+    assert torch.equal(weights(controller), before) is not moves
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -154,6 +189,11 @@ def test_an_update_leaves_the_threads_of_torch_as_they_were(space):
         ("lr", float("nan")),
         ("clip_coef", -0.1),
         ("ent_coef", float("inf")),
+        ("ent_coef", 1e39),
+        ("vf_coef", 1e39),
+        ("imitation_coef", 1e39),
+        ("clip_coef", 1e300),
+        ("hidden_size", 100_000_000),
         ("batch_size", 1),
         ("batch_size", 10.0),
         ("update_epochs", True),

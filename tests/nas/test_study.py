@@ -287,6 +287,19 @@ def test_a_failed_second_training_leaves_the_first_ones_result(doubter, recipe, 
     assert study.ledger.failed() == first.again
 
 
+def test_a_training_that_was_stopped_early_does_not_count_beside_a_whole_one(doubter, recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(children=3), journal)
+        *trials, again = (study.next_trial() for _ in range(4))
+        for trial in trials:
+            study.finish(trial, Measurement(0.9, 5, 1.0))
+        study.finish(again, Measurement(0.4, 1, 1.0))
+    first = study.ledger.children[1]
+    assert first.accuracies == [0.9]
+    assert first.accuracy == 0.9
+    assert first.again[0].accuracies == [0.4]
+
+
 def test_a_result_counts_once(told, recipe, files):
     with Journal(files / "j") as journal:
         study = Study(recipe(), journal)
