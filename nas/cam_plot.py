@@ -75,7 +75,7 @@ class _Pen:
         self, x: int, y: int, text: str, size: int, colour: str = TEXT, width: int = CELL, anchor: str = "la"
     ) -> None:
         font = ImageFont.load_default(size)
-        shown = text
+        shown = text.encode("ascii", "backslashreplace").decode()  # the font has no other letters
         while font.getlength(shown) > width:
             shown = shown.removesuffix("...")[:-1] + "..."
         self.draw.text((x, y), shown, colour, font, anchor)

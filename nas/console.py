@@ -92,6 +92,16 @@ def best(ledger: Ledger, winner: Child) -> str:
     return f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name}{_rank(ledger)})"
 
 
+def images_words(ledger: Ledger) -> str:
+    """How many images were found; empty where there are none."""
+    contents, data = ledger.contents or {}, ledger.recipe.data
+    return (
+        f"{contents['images']:,} images of {contents['classes']:,} classes in {data.source}"
+        if data and contents
+        else ""
+    )
+
+
 def classes_words(ledger: Ledger) -> str:
     """That costs count other classes than the images have, which nobody said; empty otherwise."""
     counted, there = ledger.baseline.trial.architecture.num_classes, (ledger.contents or {}).get("classes")

@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import os
 import shutil
+import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -263,7 +263,7 @@ def _member(path: Path, key: str) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return np.asarray(archive[key])
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # the zip, zlib, header and array readers raise errors of every kind on damaged files
         raise DataError(f"{path}: {key} can't be read ({error})") from error
 
 
@@ -332,24 +332,41 @@ def _pack(source: _Source, shape: tuple[int, int, int, int], pack: Path) -> None
 
 def _write(source: _Source, resolution: int, file: BinaryIO, pool: ThreadPoolExecutor) -> None:
     items, broken = iter(source.images()), list[str]()
-    while chunk := list(islice(items, CHUNK)):
-        squares = list(pool.map(partial(_square, resolution=resolution), chunk))
-        broken += [str(item) for item, square in zip(chunk, squares, strict=True) if square is None]
-        file.writelines(square.data for square in squares if square is not None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, on images that it decodes all the same
+        while chunk := list(islice(items, CHUNK)):
+            squares = list(pool.map(partial(_square, resolution=resolution), chunk))
+            broken += [
+                f"{item} ({square})" for item, square in zip(chunk, squares, strict=True) if isinstance(square, str)
+            ]
+            file.writelines(square.data for square in squares if not isinstance(square, str))
     if broken:
-        names = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise DataError(f"{source.name}: {len(broken)} images can't be decoded: {names}")
+        named = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
+        raise DataError(f"{source.name}: {len(broken)} can't be decoded: {named}")
 
 
-def _square(item: str | Pixels, resolution: int) -> Pixels | None:
-    """Decode one image as RGB, its shorter side resized and centre-cropped; None if that can't be done."""
+def _square(item: str | Pixels, resolution: int) -> Pixels | str:
+    """Decode one image as RGB, its shorter side resized and centre-cropped; the reason if that can't be done."""
     try:
         with Image.open(item) if isinstance(item, str) else Image.fromarray(item) as image:
             image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded no larger than it will be used
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # convert() would clip, not scale, 16-bit grey levels
-                upright = Image.fromarray((np.asarray(upright) >> 8).clip(0, 255).astype(np.uint8))
+            if upright.mode[0] in "IF":  # convert() would clip, not scale
+                upright = Image.fromarray(_eight_bits(np.asarray(upright)))
             fitted = ImageOps.fit(upright.convert("RGB"), (resolution, resolution), Image.Resampling.BICUBIC)
             return np.ascontiguousarray(fitted)
-    except Exception:  # Pillow's decoders raise errors of every kind on damaged files
-        return None
+    except Exception as error:  # Pillow's decoders raise errors of every kind on damaged files
+        return str(error).removesuffix(f" {item!r}") or type(error).__name__
+
+
+def _eight_bits(levels: NDArray[Any]) -> Pixels:
+    """Grey levels of 16 bits, scaled to 8.
+
+    Raises:
+        ValueError: they are of another range, which no file tells.
+    """
+    highest = levels.max()
+    if levels.dtype.kind == "f" or levels.min() < 0 or 0 < highest < 2**8 or highest >= 2**16:
+        found = f"{levels.dtype} grey levels from {levels.min():g} to {highest:g}"
+        raise ValueError(f"{found}: save it with 8 bits, or with 16 that are used")
+    return (levels >> 8).astype(np.uint8)

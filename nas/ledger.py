@@ -137,8 +137,9 @@ class Ledger:
         try:
             return self._apply(event)
         except (KeyError, TypeError) as error:
-            needs = f"the {event.get('event')} event of trial {event.get('trial')} needs"
-            raise JournalError(f"the journal is damaged: {error} is missing, which {needs}") from None
+            where = f"the {event.get('event')} event of trial {event.get('trial')}"
+            why = f"lacks {error}" if isinstance(error, KeyError) else f"can't be used: {error}"
+            raise JournalError(f"the journal is damaged: {where} {why}") from None
 
     def _apply(self, event: Event) -> Child | None:
         kind = event["event"]

@@ -49,8 +49,9 @@ def run_search(
         if not seen:
             seen.append(folder)
             say(f"searching in {folder.path}")
-            for words in filter(None, (console.classes_words(study.ledger), console.latency_words(study.ledger))):
-                say(words)
+            for words in (console.images_words, console.classes_words, console.latency_words):
+                if told := words(study.ledger):
+                    say(told)
             if study.torn:
                 say("a crash cut off the journal's last line; it is dropped, nothing else is lost")
             if study.ledger.retrained and not study.done:

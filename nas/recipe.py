@@ -252,7 +252,7 @@ class Recipe(_Section):
     """A whole search.
 
     Attributes:
-        children: how many different architectures are trained, the baseline not counted.
+        children: how many trainings there are, the baseline's not counted; a leader's second one counts as well.
         space: a space of the library or a YAML file.
         baseline: the network to compare with, of the library or a YAML file.
         data: the images, and `proxy` how a child trains on them.
@@ -466,7 +466,11 @@ def _lay_over(values: dict[str, Any], setting: str) -> None:
 def _first_error(error: ValidationError) -> str:
     """The first of pydantic's errors as `path: message`, and how many more there are."""
     details = error.errors(include_url=False)
+    another = [
+        detail for detail in details if detail["loc"] == ("format",)
+    ]  # a file of another kind has only wrong keys
     first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
+    first = next(iter(another), first)
     skip = ("float", "int", "constrained", "literal")
     path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

@@ -61,7 +61,7 @@ class Folder:
         """
         path = out or _next_free(recipe.name)
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            resumable = f"go on with `nas resume {quote(str(path))}`, or " if (path / JOURNAL).is_file() else ""
+            resumable = f"go on with `nas resume {quote(str(path))}`, or " if (path / RECIPE).is_file() else ""
             raise InputError(f"--out {path}: exists; {resumable}choose another name")
         path.mkdir(parents=True, exist_ok=True)
         try:  # whoever makes this file has the folder
@@ -78,20 +78,24 @@ class Folder:
         Raises:
             InputError: there is no run in it.
         """
-        if not (path / JOURNAL).is_file():
-            raise InputError(f"{path}: no run there ({JOURNAL} is missing)")
+        if not (path / RECIPE).is_file():
+            raise InputError(f"{path}: no run there ({RECIPE} is missing)")
         return cls(path)
+
+    @property
+    def begun(self) -> bool:
+        """Whether its search came so far as to record what it is."""
+        return self.journal.is_file() and bool(parse(self.journal)[0])
 
     def ledger(self) -> Ledger:
         """The children so far, read without disturbing a search that is running.
 
         Raises:
-            InputError: the journal is damaged or empty.
+            InputError: the journal is damaged, missing or empty.
         """
-        events, _ = parse(self.journal)
-        if not events:
-            raise InputError(f"{self.journal}: holds no event yet")
-        return Ledger.of(events)
+        if not self.begun:
+            raise InputError(f"{self.path}: the search has not begun; `nas resume {quote(str(self.path))}` begins it")
+        return Ledger.of(parse(self.journal)[0])
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def resume(
     """
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
-    evaluator, contents = _prepared(recipe, trains=folder.ledger().judged is None)
+    evaluator, contents = _prepared(recipe, trains=not folder.begun or folder.ledger().judged is None)
     return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 

@@ -24,7 +24,12 @@ T = TypeVar("T")
 
 def _integer(where: str, value: object, least: int = 1) -> None:
     if type(value) is not int or not least <= value <= _LARGEST:
-        raise ArchitectureError(f"{where}: must be a whole number from {least} up, not {value!r}")
+        raise ArchitectureError(f"{where}: must be a whole number from {least} to {_LARGEST:,}, not {value!r}")
+
+
+def _names_a_file(name: str) -> bool:
+    """A visible one, in the folder that is meant."""
+    return 0 < len(name) <= 200 and name.isprintable() and name[0] != "." and not set(name) & set("/\\")
 
 
 def _number(where: str, value: object, low: float, high: float) -> None:
@@ -158,8 +163,8 @@ class Architecture:
         _choice("activation", self.activation, ACTIVATIONS)
         _number("dropout", self.dropout, 0, 0.99)
         _number("drop_path", self.drop_path, 0, 0.99)
-        if not isinstance(self.name, str):
-            raise ArchitectureError(f"name: must be text, not {self.name!r}")
+        if not isinstance(self.name, str) or not _names_a_file(self.name):
+            raise ArchitectureError(f"name: must be text that can name a file, not {self.name!r}")
         if not self.stages:
             raise ArchitectureError("stages: must hold at least one stage")
         size = _shrunk("stem.stride", self.resolution, self.stem.stride)

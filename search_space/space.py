@@ -119,7 +119,12 @@ class SearchSpace:
             if len(values) > 1 or not isinstance(values["one_of"], list):
                 raise SpaceError(f"{where}.one_of: must be a list of whole stages and the stage's only field")
             options = values["one_of"]
-            names = tuple(f"{i}: {option.get('op')}" for i, option in enumerate(options) if isinstance(option, Mapping))
+            if any(option in options[:i] for i, option in enumerate(options)):
+                raise SpaceError(f"{where}.one_of: a choice is repeated")
+            names = tuple(
+                f"{i}: {dict(option).get('op')}" if isinstance(option, Mapping) else str(option)
+                for i, option in enumerate(options)
+            )
             selector = self._decide(found, f"{where}.one_of", names)
         alternatives = tuple(self._fields(found, where, option) for option in options)
         used = {i for option in alternatives for i in option.open.values()}

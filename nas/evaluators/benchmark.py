@@ -61,8 +61,8 @@ class Table:
 
     @property
     def noise(self) -> float:
-        """Standard deviation of one training about its network's mean, in points, pooled over the networks."""
-        return 100 * float(np.sqrt(np.mean([np.var(accuracies, ddof=1) for accuracies in self.accuracies])))
+        """Standard deviation of a recorded training about its network's mean, in points, pooled over the networks."""
+        return 100 * float(np.sqrt(np.mean([np.var(accuracies) for accuracies in self.accuracies])))
 
     def row(self, actions: Actions) -> int:
         """Number of the row with this network, whatever actions lead to it."""

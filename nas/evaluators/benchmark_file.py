@@ -96,10 +96,12 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             actions = _encoded(encode, template.decode(kind.actions(row, template)), space, row, kind)
             accuracies = [accuracy / 100 for accuracy in kind.accuracies(row)]
             measured = {name: _number(row, name, least=1e-9) for name in metrics if row[name] is not None}
-            network = networks.setdefault(actions, Network(number, [], measured))
+            network = networks.setdefault(actions, Network(number, [], {}))
             if network.accuracies and (not kind.repeats or set(accuracies) & set(network.accuracies)):
                 raise BenchmarkError(f"{kind.fields[0]}: the same network as in line {network.line}")
             network.accuracies.extend(accuracies)
+            for name, value in measured.items():
+                network.metrics.setdefault(name, value)
         except BenchmarkError as error:
             raise BenchmarkError(f"{path}, line {number}: {error}") from None
     if not networks:

@@ -134,7 +134,11 @@ class TestTable:
         assert table.accuracy(architecture) == pytest.approx(np.mean(row["acc"]) / 100)
 
     def test_it_knows_its_noise_and_no_tau(self, table):
-        assert table.noise == pytest.approx(0.2, rel=0.05)
+        rng = np.random.default_rng(0)
+        actions = [table.space.sample_actions(rng) for _ in range(5000)]
+        assert table.noise == pytest.approx(
+            100 * np.std(table.observe(actions, rng) - table.accuracies(actions)), rel=0.05
+        )
         assert table.tau is None
 
     def test_noise_that_is_asked_for_is_gaussian(self, macro, complete, write):
@@ -419,6 +423,11 @@ class TestBadFiles:
         networks = list(read(write([*accel_rows, again]), accel).values())
         assert len(networks) == len(accel_rows)
         assert len(networks[4].accuracies) == 2
+
+    def test_a_metric_that_only_a_later_row_of_a_network_tells_is_kept(self, accel, accel_rows, write):
+        again = accel_rows[-1] | {"top1": accel_rows[-1]["top1"] + 0.5, "throughput_a100": 5000.0}
+        networks = list(read(write([*accel_rows, again]), accel).values())
+        assert networks[-1].metrics == {"throughput_a100": 5000.0}
 
     def test_the_space_of_another_file(self, accel, accel_rows, macro, complete, write):
         self.refused(write(accel_rows), macro, "line 1: e: outside the space nas-bench-macro: ")

@@ -217,6 +217,11 @@ def test_no_text_leaves_its_cell_whatever_the_classes_are_called():
         assert (picture[:-90, left + 2 : left + GAP - 2] == 255).all()
 
 
+def test_classes_in_any_script_can_be_told_apart():
+    one, other = (np.asarray(draw(a_cam((name, "dog")))) for name in ("数", "猫"))
+    assert (one != other).any()
+
+
 def test_right_and_wrong_look_different():
     right, wrong = (np.asarray(draw(a_cam(("cat", "dog"), labels))) for labels in ((0, 0), (1, 1)))
     second = slice(MARGIN + CELL + GAP, None)

@@ -131,6 +131,25 @@ def test_a_retargeting_that_can_not_train_leaves_nothing(finished, nas):
     assert not Path("new").exists()
 
 
+@pytest.mark.parametrize("journal", [None, b"", b'{"event": "sea'])
+def test_a_search_that_was_stopped_before_its_first_event_is_begun_by_resume(journal, small_recipe, nas, tmp_path):
+    folder = tmp_path / "r"
+    assert nas("search", small_recipe, "-o", folder)[0] == 0
+    whole = Folder(folder).ledger()
+    for path in folder.iterdir():
+        if path.name != "recipe.yaml":
+            path.unlink()
+    if journal is not None:
+        (folder / "journal.jsonl").write_bytes(journal)
+    code, _, err = nas("top", folder)
+    assert (code, err) == (2, f"nas: {folder}: the search has not begun; `nas resume {folder}` begins it\n")
+    code, _, err = nas("search", small_recipe, "-o", folder)
+    assert code == 2
+    assert f"go on with `nas resume {folder}`" in err
+    assert nas("resume", folder)[0] == 0
+    assert [child.reward for child in Folder(folder).ledger().best()] == [child.reward for child in whole.best()]
+
+
 def test_a_journal_without_its_recipe_is_damaged(finished, nas):
     journal = finished[0] / "journal.jsonl"
     journal.write_text(journal.read_text().replace('"recipe":', '"receipt":', 1))
@@ -231,6 +250,7 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["top", "missing"], "no run there"),
         (["show", "b0"], "no such architecture"),
         (["profile", "small.yaml"], "small.yaml: format"),
+        (["search", "./space.yaml"], "space.yaml: format: must be"),
         (["export", "efficientnet-b0", "-o", "here", "--format", "pickle"], "--format: 'pickle' is unknown"),
     ],
 )
@@ -345,7 +365,7 @@ def test_a_line_that_is_lost_from_a_journal_is_named(finished, nas):
     journal.write_text("".join(line for line in lines if not ('"suggested"' in line and '"trial": 4' in line)))
     code, _, err = nas("top", "run")
     assert code == 2
-    assert re.search(r"the journal is damaged: \d is missing, which the \w+ event of trial \d needs\n", err)
+    assert re.search(r"the journal is damaged: the \w+ event of trial \d lacks \d\n", err)
 
 
 def test_a_benchmarks_device_figures_and_the_order_of_its_rows_are_those_of_the_run(nas, shared):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -376,7 +378,35 @@ def test_damaged_npz_files_are_refused(tmp_path):
         read(path)
 
 
+def test_an_npz_that_claims_more_than_it_holds_is_refused(tmp_path):
+    path = tmp_path / "d.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**50, 8, 8)})
+    labels = io.BytesIO()
+    np.save(labels, np.arange(2).repeat(8))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x_train.npy", header.getvalue())
+        archive.writestr("y_train.npy", labels.getvalue())
+    with pytest.raises(DataError, match=r"d\.npz: x_train can't be read \(Unable to allocate"):
+        read(path)
+
+
 # --- a user's mistakes
+
+
+@pytest.mark.parametrize(
+    ("levels", "found"),
+    [
+        (np.linspace(0, 1, 64, dtype=np.float32), "float32 grey levels from 0 to 1"),
+        (np.arange(64, dtype=np.uint16), "uint16 grey levels from 0 to 63"),
+        (np.arange(64, dtype=np.int32) * 5000, "int32 grey levels from 0 to 315000"),
+    ],
+)
+def test_grey_levels_of_a_range_that_no_file_tells_are_refused_and_not_made_black(tree, levels, found):
+    path = tree / "train" / "bee" / "0003.tif"
+    Image.fromarray(levels.reshape(8, 8)).save(path)
+    with pytest.raises(DataError, match=rf"1 can't be decoded: .*0003\.tif \({found}: save it with 8 bits"):
+        read(tree)
 
 
 def damage(folder: Path) -> None:
@@ -394,7 +424,10 @@ def damage(folder: Path) -> None:
         (lambda root: [f.unlink() for f in (root / "train" / "bee").iterdir()], "train/bee: no images"),
         (lambda root: [shutil.rmtree(root / s / c) for s in ("train", "val") for c in ("ant", "cat")], "one class"),
         (lambda root: shutil.rmtree(root / "val" / "bee"), r"classes of val/ differ .*\(bee\)"),
-        (lambda root: damage(root / "train" / "bee"), r"5 images can't be decoded: .*bee/0000.png, .*2.png, \.\.\.$"),
+        (
+            lambda root: damage(root / "train" / "bee"),
+            r"5 can't be decoded: .*bee/0000.png \(cannot identify .*2.png \(.*\), \.\.\.$",
+        ),
         (lambda root: (root / "train" / "ant" / "x.png").symlink_to("gone.png"), "ant/x.png: No such file"),
     ],
 )

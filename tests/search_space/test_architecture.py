@@ -42,7 +42,7 @@ architectures = st.builds(
     activation=st.sampled_from(["relu", "relu6", "silu", "hard_swish"]),
     dropout=st.sampled_from([0, 0.0, 0.2]),
     drop_path=st.sampled_from([0, 0.0, 0.2]),
-    name=st.text(max_size=8),
+    name=st.text(st.characters(categories=["L", "N", "S", "P"], exclude_characters="/\\."), min_size=1, max_size=8),
 )
 
 
@@ -96,6 +96,12 @@ INVALID = [
     ("dropout", True),
     ("drop_path", "0.2"),
     ("name", 5),
+    ("name", ""),
+    ("name", "../evil"),
+    ("name", "a\nb"),
+    ("name", "a\0b"),
+    ("name", "\ud800"),
+    ("name", ".hidden"),
     ("name", None),
     ("stages", []),
     ("stages", {}),

@@ -227,6 +227,8 @@ def test_decode_refuses_other_actions(actions, message):
         ([CONV, {**CONV, "layers": [1, 2, 1]}], "stages[1].layers: a choice is repeated"),
         ([{**MBCONV, "exp_ratio": [1, 1.0]}], "stages[0].exp_ratio: a choice is repeated"),
         ([CONV, {**CONV, "kernel_size": [3, 4]}], "stages[1].kernel_size: must be an odd number"),
+        ([{"one_of": [CONV, MBCONV, CONV]}], "stages[0].one_of: a choice is repeated"),
+        ([{"one_of": [1, 2]}], "stages[0]: must be a mapping of fields, not 1"),
         ([{"one_of": [CONV, {**MBCONV, "exp_ratio": [3, -1]}]}], "stages[0].exp_ratio: must be a number"),
         ([{"one_of": [CONV, {**MBCONV, "op": "mbcon"}]}], "stages[0].op: 'mbcon' is unknown"),
         ([{"one_of": [CONV, {**MBCONV, "out_chs": 0}]}], "stages[0].out_chs: "),
