@@ -296,7 +296,7 @@ class ModelBased(PPO):
             return np.zeros(len(actions))
         if self._success is None:
             rows, succeeded = zip(*self._ended, strict=True)
-            self._success = LogisticRegression(C=_SHARPNESS, max_iter=1000).fit(self._rows(rows), succeeded)
+            self._success = LogisticRegression(C=_SHARPNESS, solver="newton-cholesky").fit(self._rows(rows), succeeded)
         log_success: np.ndarray = log_expit(self._success.decision_function(self._rows(actions)))
         return log_success
 

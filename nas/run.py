@@ -21,7 +21,7 @@ from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Contents, Measurement, check_unchanged
 from nas.executors import make_executor
 from nas.grid_plan import coefficients
-from nas.journal import Journal, parse
+from nas.journal import Event, Journal, parse
 from nas.ledger import Ledger
 from nas.objective import EXACT_COSTS, unreachable
 from nas.recipe import Recipe
@@ -85,7 +85,7 @@ class Folder:
     @property
     def begun(self) -> bool:
         """Whether its search came so far as to record what it is."""
-        return self.journal.is_file() and bool(parse(self.journal)[0])
+        return bool(self.events())
 
     def ledger(self) -> Ledger:
         """The children so far, read without disturbing a search that is running.
@@ -93,9 +93,14 @@ class Folder:
         Raises:
             InputError: the journal is damaged, missing or empty.
         """
-        if not self.begun:
+        events = self.events()
+        if not events:
             raise InputError(f"{self.path}: the search has not begun; `nas resume {quote(str(self.path))}` begins it")
-        return Ledger.of(parse(self.journal)[0])
+        return Ledger.of(events)
+
+    def events(self) -> list[Event]:
+        """What the journal holds; nothing where a stop came before it."""
+        return parse(self.journal)[0] if self.journal.exists() else []
 
 
 @dataclass(frozen=True)
@@ -239,7 +244,7 @@ def _gone_if_unused(folder: Folder, adopted: int = 0) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        events = parse(folder.journal)[0] if folder.journal.exists() else []
+        events = folder.events()
         results = sum(event["event"] in ("completed", "failed") for event in events)
         if not events or (isinstance(error, InputError) and results <= adopted):
             shutil.rmtree(folder.path)
