@@ -466,11 +466,8 @@ def _lay_over(values: dict[str, Any], setting: str) -> None:
 def _first_error(error: ValidationError) -> str:
     """The first of pydantic's errors as `path: message`, and how many more there are."""
     details = error.errors(include_url=False)
-    another = [
-        detail for detail in details if detail["loc"] == ("format",)
-    ]  # a file of another kind has only wrong keys
-    first = next((detail for detail in details if detail["type"] == "extra_forbidden"), details[0])
-    first = next(iter(another), first)
+    kinds = [(detail["loc"] != ("format",), detail["type"] != "extra_forbidden") for detail in details]
+    first = details[kinds.index(min(kinds))]  # a file of another kind has only wrong keys
     skip = ("float", "int", "constrained", "literal")
     path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

@@ -48,6 +48,11 @@ class Folder:
         return self.path / JOURNAL
 
     @property
+    def part(self) -> Path:
+        """The record while it takes over the children of another run."""
+        return self.journal.with_suffix(".part")
+
+    @property
     def best(self) -> Path:
         """The winner's YAML."""
         return self.path / BEST
@@ -76,11 +81,17 @@ class Folder:
         """The folder of an earlier run.
 
         Raises:
-            InputError: there is no run in it.
+            InputError: there is no run in it, or a retarget that was stopped before it was one.
         """
-        if not (path / RECIPE).is_file():
-            raise InputError(f"{path}: no run there ({RECIPE} is missing)")
-        return cls(path)
+        folder = cls(path)
+        if not folder.journal.is_file():
+            if not (path / RECIPE).is_file():
+                raise InputError(f"{path}: no run there ({JOURNAL} is missing)")
+            if folder.part.exists():
+                raise InputError(
+                    f"{path}: a retarget stopped before it had all children; remove it, and retarget again"
+                )
+        return folder
 
     @property
     def begun(self) -> bool:
@@ -217,12 +228,11 @@ def retarget(
     evaluator, contents = _prepared(recipe, more > 0 or earlier.baseline not in measured)
     check_unchanged(earlier.contents, contents)
     folder, contents = Folder.create(recipe, out), contents or earlier.contents
-    part = folder.journal.with_suffix(".part")  # a run appears when all are taken over
     with _gone_if_unused(folder, len(measured)):
-        with Journal(part) as journal:
+        with Journal(folder.part) as journal:
             study = Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), contents=contents)
             study.adopt(measured)
-        part.rename(folder.journal)
+        folder.part.rename(folder.journal)  # a run appears when all are taken over
         return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 

@@ -150,6 +150,14 @@ def test_a_search_that_was_stopped_before_its_first_event_is_begun_by_resume(jou
     assert [child.reward for child in Folder(folder).ledger().best()] == [child.reward for child in whole.best()]
 
 
+def test_a_retarget_that_was_stopped_is_not_begun_without_its_children(finished, nas):
+    folder, _ = finished
+    (folder / "journal.jsonl").rename(folder / "journal.part")
+    code, _, err = nas("resume", folder)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "remove it, and retarget again" in err
+
+
 def test_a_journal_without_its_recipe_is_damaged(finished, nas):
     journal = finished[0] / "journal.jsonl"
     journal.write_text(journal.read_text().replace('"recipe":', '"receipt":', 1))
