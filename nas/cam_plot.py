@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
@@ -75,7 +77,8 @@ class _Pen:
         self, x: int, y: int, text: str, size: int, colour: str = TEXT, width: int = CELL, anchor: str = "la"
     ) -> None:
         font = ImageFont.load_default(size)
-        shown = text.encode("ascii", "backslashreplace").decode()  # the font has no other letters
+        plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+        shown = plain.encode("ascii", "backslashreplace").decode()  # the font has no other letters
         while font.getlength(shown) > width:
             shown = shown.removesuffix("...")[:-1] + "..."
         self.draw.text((x, y), shown, colour, font, anchor)
