@@ -15,7 +15,7 @@ import numpy as np
 
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Controller, Outcome, Problem
-from controllers.model_based import ModelBased
+from controllers.model_based import ModelBased, ModelBasedOptions
 from controllers.ppo import PPO
 from controllers.threads import single_threaded
 from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
@@ -35,9 +35,9 @@ class WithoutGate(ModelBased):
 class WithoutExactCost(ModelBased):
     """Learns the reward itself."""
 
-    @property
-    def _blind(self) -> bool:
-        return True
+    def __init__(self, problem: Problem, options: ModelBasedOptions, seed: int) -> None:
+        super().__init__(problem, options, seed)
+        self._blind = True
 
 
 class WithoutShrinkage(ModelBased):
