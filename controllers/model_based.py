@@ -97,8 +97,7 @@ class ModelBased(PPO):
     A candidate counts as much as it is likely not to fail (Gelbart, Snoek & Adams, UAI 2014, section 2.2), by a
     logistic regression on what failed. Leaders are trained again with other seeds, most often where half of what the
     model leaves unexplained is a network's own: the less of it is, the less another training teaches, and where all is,
-    it teaches nothing.
-    Where an outcome tells no accuracy or cost, the model is one of the reward.
+    it teaches nothing. Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 
     options_type: ClassVar[type[PPOOptions]] = ModelBasedOptions
@@ -118,7 +117,7 @@ class ModelBased(PPO):
         self._rollouts: list[Actions] = []
         self._model: AccuracyModel | None = None
         self._cost_model: AccuracyModel | None = None
-        self._success: LogisticRegression | None = None
+        self._success_model: LogisticRegression | None = None
         self._fitted: list[int] = []
         self._modelled = self._refitted_at = 0
 
@@ -146,17 +145,18 @@ class ModelBased(PPO):
         actions, version = outcome.suggestion.actions, self._version
         key = self._key(actions)
         if outcome.suggestion.again or key not in self._known:  # else it is a stored result
-            self._enter(actions, outcome)
+            self._enter(outcome)
         self._known.add(key)
         self._pending.pop(key, None)
         super()._learn(outcome)
         if self._version > version:
             self._imagine()
 
-    def _enter(self, actions: Actions, outcome: Outcome) -> None:
+    def _enter(self, outcome: Outcome) -> None:
         """Keep what a training told."""
+        actions = outcome.suggestion.actions
         self._ended.append((actions, outcome.reward is not None))
-        self._success = None
+        self._success_model = None
         if outcome.reward is None:
             return
         self._observed.append((actions, outcome.reward, outcome.accuracy, outcome.cost))
@@ -294,10 +294,12 @@ class ModelBased(PPO):
         """Logarithms (n,) of the probabilities that trainings of networks don't fail."""
         if all(succeeded for _, succeeded in self._ended):
             return np.zeros(len(actions))
-        if self._success is None:
+        if self._success_model is None:
             rows, succeeded = zip(*self._ended, strict=True)
-            self._success = LogisticRegression(C=_SHARPNESS, solver="newton-cholesky").fit(self._rows(rows), succeeded)
-        log_success: np.ndarray = log_expit(self._success.decision_function(self._rows(actions)))
+            self._success_model = LogisticRegression(C=_SHARPNESS, solver="newton-cholesky").fit(
+                self._rows(rows), succeeded
+            )
+        log_success: np.ndarray = log_expit(self._success_model.decision_function(self._rows(actions)))
         return log_success
 
     def _estimates(self, model: AccuracyModel) -> tuple[list[Actions], np.ndarray, np.ndarray, float]:
@@ -418,7 +420,7 @@ class ModelBased(PPO):
         self._pending = {self._key(actions): tuple(actions) for actions in state["pending"]}
         self._known = set(state["known"])
         self._observed = [(tuple(actions), *numbers) for actions, *numbers in state["observed"]]
-        self._ended, self._success = [(tuple(actions), succeeded) for actions, succeeded in state["ended"]], None
+        self._ended, self._success_model = [(tuple(actions), succeeded) for actions, succeeded in state["ended"]], None
         self._told_costs = {actions: cost for actions, _, _, cost in self._observed if cost is not None}
         self._blind = any(accuracy is None or cost is None for _, _, accuracy, cost in self._observed)
         self._rollouts = [tuple(actions) for actions in state["rollouts"]]

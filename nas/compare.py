@@ -127,11 +127,11 @@ def _beside(ours: Sequence[Row], name: str, params: int, flops: int | None, top1
 def _cells(row: Row) -> list[str]:
     """As text, in the order of `HEADINGS`."""
     return [
-        " ".join(row.name.split()),
+        row.name,
         format_quantity(row.params),
         "not published" if row.flops is None else format_quantity(row.flops),
         "ours, not measured" if row.top1 is None else f"{row.top1:.1f}%",
-        " ".join((row.beside or "").split()),
+        row.beside or "",
         "" if row.params_ratio is None else f"{row.params_ratio:.2f}x",
         "" if row.flops_ratio is None else f"{row.flops_ratio:.2f}x",
     ]

@@ -94,12 +94,10 @@ def best(ledger: Ledger, winner: Child) -> str:
 
 def images_words(ledger: Ledger) -> str:
     """How many images were found; empty where there are none."""
-    contents, data = ledger.contents or {}, ledger.recipe.data
-    return (
-        f"{contents['images']:,} images of {contents['classes']:,} classes in {data.source}"
-        if data and contents
-        else ""
-    )
+    contents, data = ledger.contents, ledger.recipe.data
+    if contents is None or data is None:
+        return ""
+    return f"{contents['images']:,} images of {contents['classes']:,} classes in {data.source}"
 
 
 def classes_words(ledger: Ledger) -> str:

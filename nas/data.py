@@ -360,7 +360,7 @@ def _square(item: str | Pixels, resolution: int) -> Pixels | str:
 
 
 def _eight_bits(levels: NDArray[Any]) -> Pixels:
-    """Grey levels of 16 bits, scaled to 8.
+    """Grey levels of 16 bits (H, W), scaled to 8.
 
     Raises:
         ValueError: they are of another range, which no file tells.

@@ -466,8 +466,8 @@ def _lay_over(values: dict[str, Any], setting: str) -> None:
 def _first_error(error: ValidationError) -> str:
     """The first of pydantic's errors as `path: message`, and how many more there are."""
     details = error.errors(include_url=False)
-    kinds = [(detail["loc"] != ("format",), detail["type"] != "extra_forbidden") for detail in details]
-    first = details[kinds.index(min(kinds))]  # a file of another kind has only wrong keys
+    # A file of another kind has only wrong keys; of a recipe, they say most.
+    first = min(details, key=lambda detail: (detail["loc"] != ("format",), detail["type"] != "extra_forbidden"))
     skip = ("float", "int", "constrained", "literal")
     path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")

@@ -93,11 +93,6 @@ class Folder:
                 )
         return folder
 
-    @property
-    def begun(self) -> bool:
-        """Whether its search came so far as to record what it is."""
-        return bool(self.events())
-
     def ledger(self) -> Ledger:
         """The children so far, read without disturbing a search that is running.
 
@@ -152,7 +147,7 @@ def resume(
     """
     folder = Folder.open(path)
     recipe = Recipe.load(str(path / RECIPE), settings)
-    evaluator, contents = _prepared(recipe, trains=not folder.begun or folder.ledger().judged is None)
+    evaluator, contents = _prepared(recipe, trains=not folder.events() or folder.ledger().judged is None)
     return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 

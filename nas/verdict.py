@@ -166,9 +166,9 @@ def _against_draws(ledger: Ledger, measured: list[Child], rng: np.random.Generat
     features, fitted = Features(ledger.space, one_hot=False), _thinned(measured)
     exact = ledger.recipe.objective.cost in _EXACT
     y = _accuracies(fitted) if exact else _rewards(ledger, fitted)
-    rows = features([child.suggestions[0].actions for child in fitted])
-    model, sound = _sound_model(features.kinds, rows, y, ~_at_chance(ledger, fitted))
-    share = np.mean([told for told, child in zip(sound, fitted, strict=True) if _is_random(child)])
+    x = features([child.suggestions[0].actions for child in fitted])
+    model, sound = _sound_model(features.kinds, x, y, ~_at_chance(ledger, fitted))
+    share = sound[[_is_random(child) for child in fitted]].mean()
     winner, count = ledger.winner, max(1, round(len(measured) * share))
     assert winner is not None
     others = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
@@ -189,18 +189,24 @@ def _against_draws(ledger: Ledger, measured: list[Child], rng: np.random.Generat
 
 
 def _sound_model(
-    kinds: NDArray[np.int64], rows: Floats, y: Floats, sound: NDArray[np.bool_]
+    kinds: NDArray[np.int64], x: Floats, y: Floats, sound: NDArray[np.bool_]
 ) -> tuple[AccuracyModel, NDArray[np.bool_]]:
-    """A model of the trainings that didn't break down, and which (n,) these are of those `sound` as far as is known.
+    """A model of the trainings that didn't break down, and which (n,) these are.
 
     The others, far below what is expected of them by the spread of the better half, would widen the noise, and with it
     what random sampling seems able to find.
+
+    Args:
+        kinds: of the columns (columns,); see `AccuracyModel`.
+        x: the networks' features (n, columns).
+        y: what their trainings showed (n,).
+        sound: which of them (n,) didn't break down as far as is known.
     """
-    surprises = AccuracyModel(kinds, rows[sound], y[sound]).surprises()
+    surprises = AccuracyModel(kinds, x[sound], y[sound]).surprises()
     middle, upper = np.quantile(surprises, (0.5, 0.75))
     sound = sound.copy()
     sound[sound] = surprises >= middle - _BROKEN * (upper - middle) / _UPPER_QUARTILE
-    return AccuracyModel(kinds, rows[sound], y[sound]), sound
+    return AccuracyModel(kinds, x[sound], y[sound]), sound
 
 
 def _thinned(measured: list[Child]) -> list[Child]:

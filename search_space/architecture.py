@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import lru_cache
@@ -27,14 +28,15 @@ def _integer(where: str, value: object, least: int = 1) -> None:
         raise ArchitectureError(f"{where}: must be a whole number from {least} to {_LARGEST:,}, not {value!r}")
 
 
-def _names_a_file(name: str) -> bool:
-    """A visible one, in the folder that is meant."""
-    return 0 < len(name) <= 200 and name.isprintable() and name[0] != "." and not set(name) & set("/\\")
-
-
 def _number(where: str, value: object, low: float, high: float) -> None:
     if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
         raise ArchitectureError(f"{where}: must be a number from {low:g} to {high:g}, not {value!r}")
+
+
+def _file_name(where: str, value: object) -> None:
+    """Of a visible file, in the folder that is meant."""
+    if not (isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()) or re.search(r"^\.|[/\\]", value):
+        raise ArchitectureError(f"{where}: must be text that can name a file, not {value!r}")
 
 
 def _kernel(where: str, value: object) -> None:
@@ -163,8 +165,7 @@ class Architecture:
         _choice("activation", self.activation, ACTIVATIONS)
         _number("dropout", self.dropout, 0, 0.99)
         _number("drop_path", self.drop_path, 0, 0.99)
-        if not isinstance(self.name, str) or not _names_a_file(self.name):
-            raise ArchitectureError(f"name: must be text that can name a file, not {self.name!r}")
+        _file_name("name", self.name)
         if not self.stages:
             raise ArchitectureError("stages: must hold at least one stage")
         size = _shrunk("stem.stride", self.resolution, self.stem.stride)

@@ -121,10 +121,8 @@ class SearchSpace:
             options = values["one_of"]
             if any(option in options[:i] for i, option in enumerate(options)):
                 raise SpaceError(f"{where}.one_of: a choice is repeated")
-            names = tuple(
-                f"{i}: {dict(option).get('op')}" if isinstance(option, Mapping) else str(option)
-                for i, option in enumerate(options)
-            )
+            ops = [option.get("op") if isinstance(option, Mapping) else option for option in options]
+            names = tuple(f"{i}: {op}" for i, op in enumerate(ops))
             selector = self._decide(found, f"{where}.one_of", names)
         alternatives = tuple(self._fields(found, where, option) for option in options)
         used = {i for option in alternatives for i in option.open.values()}
