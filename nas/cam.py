@@ -101,6 +101,8 @@ def cam(
         raise InputError(f"{recipe.name}: activation maps need a recipe that trains on images")
     if images < 1:
         raise InputError(f"--images {images}: must be at least 1")
+    if phi == 0:
+        raise InputError("--phi 0: grows nothing, and there would be nothing to compare")
     first = _images(recipe, recipe.proxy.resolution or architecture.resolution)
     rows = spread_over_classes(first.labels, first.val, images)
     networks = grown(_baseline(architecture, recipe.proxy, first), phi, scaler)

@@ -342,7 +342,7 @@ def _write(source: _Source, resolution: int, file: BinaryIO, pool: ThreadPoolExe
             file.writelines(square.data for square in squares if not isinstance(square, str))
     if broken:
         named = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise DataError(f"{source.name}: {len(broken)} can't be decoded: {named}")
+        raise DataError(f"{source.name}: {len(broken)} of its images can't be decoded: {named}")
 
 
 def _square(item: str | Pixels, resolution: int) -> Pixels | str:
@@ -366,7 +366,7 @@ def _eight_bits(levels: NDArray[Any]) -> Pixels:
         ValueError: they are of another range, which no file tells.
     """
     highest = levels.max()
-    if levels.dtype.kind == "f" or levels.min() < 0 or 0 < highest < 2**8 or highest >= 2**16:
+    if levels.dtype.kind == "f" or levels.min() < 0 or 0 < highest < 2**12 or highest >= 2**16:
         found = f"{levels.dtype} grey levels from {levels.min():g} to {highest:g}"
         raise ValueError(f"{found}: save it with 8 bits, or with 16 that are used")
     return (levels >> 8).astype(np.uint8)

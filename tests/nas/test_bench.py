@@ -6,12 +6,14 @@ import json
 import multiprocessing
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +193,16 @@ def test_settings_are_options_of_controllers(macro):
     assert options == {"evolution": {"population_size": 3, "sample_size": 2}}
     with pytest.raises(InputError, match=r"ppo\.lr=0\.01"):
         benches.parse_options(["lr=3"])
+
+
+def test_every_ablation_searches(bench):
+    ablations = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "ablations.py"))
+    searched = [
+        ablations["regrets"](variant, bench.evaluator, bench.objective, bench.best_reward, (25,), 0)
+        for variant in ablations["VARIANTS"].values()
+    ]
+    assert all(0 <= regret < 10 for (regret,) in searched)
+    assert len(set(map(tuple, searched))) > 1
 
 
 def test_the_command_shows_a_table_and_writes_json_and_an_offline_plot(nas, macro, tmp_path):

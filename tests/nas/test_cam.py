@@ -157,6 +157,7 @@ def test_what_was_trained_before_a_stop_is_kept(small_recipe):
         (["--images", "0"], "--images 0: must be at least 1"),
         (["--images", "9999"], "--images 9999: only 288 images are held out"),
         (["--phi", "-1"], "--phi -1"),
+        (["--phi", "0"], "--phi 0: grows nothing"),
         (["--alpha", "0.9"], "--alpha 0.9"),
         (["--alpha", "3"], "--any-product"),
         (["--data", "missing"], "data.source: missing"),

@@ -399,13 +399,16 @@ def test_an_npz_that_claims_more_than_it_holds_is_refused(tmp_path):
     [
         (np.linspace(0, 1, 64, dtype=np.float32), "float32 grey levels from 0 to 1"),
         (np.arange(64, dtype=np.uint16), "uint16 grey levels from 0 to 63"),
+        (np.arange(64, dtype=np.uint16) * 65, "uint16 grey levels from 0 to 4095"),
         (np.arange(64, dtype=np.int32) * 5000, "int32 grey levels from 0 to 315000"),
     ],
 )
 def test_grey_levels_of_a_range_that_no_file_tells_are_refused_and_not_made_black(tree, levels, found):
     path = tree / "train" / "bee" / "0003.tif"
     Image.fromarray(levels.reshape(8, 8)).save(path)
-    with pytest.raises(DataError, match=rf"1 can't be decoded: .*0003\.tif \({found}: save it with 8 bits"):
+    with pytest.raises(
+        DataError, match=rf"1 of its images can't be decoded: .*0003\.tif \({found}: save it with 8 bits"
+    ):
         read(tree)
 
 
@@ -426,7 +429,7 @@ def damage(folder: Path) -> None:
         (lambda root: shutil.rmtree(root / "val" / "bee"), r"classes of val/ differ .*\(bee\)"),
         (
             lambda root: damage(root / "train" / "bee"),
-            r"5 can't be decoded: .*bee/0000.png \(cannot identify .*2.png \(.*\), \.\.\.$",
+            r"5 of its images can't be decoded: .*bee/0000.png \(cannot identify .*2.png \(.*\), \.\.\.$",
         ),
         (lambda root: (root / "train" / "ant" / "x.png").symlink_to("gone.png"), "ant/x.png: No such file"),
     ],
