@@ -77,8 +77,9 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
             ", ".join(f"{count:,} {name}" for name, count in each.items() if isinstance(count, int))
             for each in (then, now)
         )
-        others = " with other values" if was == is_now else ""
-        source = "benchmark.source" if "networks" in now else "data.source"
+        looked_up = "networks" in now
+        source, order = ("benchmark.source", " or in another order") if looked_up else ("data.source", "")
+        others = f" with other values{order}" if was == is_now else ""
         raise DataError(
             f"{source}: its content changed since the run began, from {was} to {is_now}{others}; new children couldn't "
             "be compared with the earlier ones: put it back, or start anew elsewhere"

@@ -168,7 +168,8 @@ def _format_of(row: Mapping[str, Any]) -> Format:
 def _check_fields(row: Mapping[str, Any], fields: Sequence[str]) -> None:
     for field in fields:
         if field not in row:
-            raise BenchmarkError(f"{field}: missing")
+            hint = "; write null where it wasn't measured" if field.startswith(_METRICS) else ""
+            raise BenchmarkError(f"{field}: missing{hint}")
 
 
 def _encoded(

@@ -44,6 +44,8 @@ class Surrogate:
         if len(known) < _LEAST_ROWS:
             raise BenchmarkError(f"{where}: {len(known)} networks are too few to learn from; {_LEAST_ROWS} at least")
         values = np.array(list(known.values()))
+        if np.ptp(values) == 0:
+            raise BenchmarkError(f"{where}: all {len(known)} networks have the same value")
         process = GaussianProcess(features.kinds, features(list(known)), values)
         tau = float(kendalltau(process.left_out(), values).statistic)
         if not tau >= _LEAST_TAU:

@@ -396,7 +396,8 @@ class TestBadFiles:
     def test_a_missing_field(self, accel, accel_rows, write, field):
         rows = [dict(row) for row in accel_rows]
         del rows[2][field]
-        self.refused(write(rows), accel, f"line 3: {field}: missing")
+        hint = "; write null where it wasn't measured" if field == "throughput_a100" else "$"
+        self.refused(write(rows), accel, f"line 3: {field}: missing{hint}")
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -442,6 +443,8 @@ class TestBadFiles:
         tops = np.random.default_rng(0).permutation([row["top1"] for row in accel_rows])
         rows = [row | {"top1": top} for row, top in zip(accel_rows, tops, strict=True)]
         self.refused(write(rows), accel, "can't be predicted from the networks .* are the rows mixed up")
+        rows = [row | {"top1": 70.0} for row in accel_rows]
+        self.refused(write(rows), accel, f"all {len(rows)} networks have the same value$")
 
     @pytest.mark.parametrize(
         ("content", "message"),
