@@ -79,8 +79,7 @@ class Features:
         Raises:
             SpaceError: a row isn't one of the space's.
         """
-        scaled: np.ndarray = (self._raw(self._numbers(actions))[:, self._varying] - self._mean) / self._scale
-        return scaled
+        return self._scaled(self._numbers(actions))
 
     def costs(self, actions: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         """Exact FLOPs (multiply-adds) and params of each network, (n, 2) int64, as `search_space.cost` counts them.
@@ -90,6 +89,11 @@ class Features:
         """
         total: np.ndarray = self._costs(self._numbers(actions)).sum(1)
         return total
+
+    def with_costs(self, actions: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of numbers and costs, as both are told above, in little more than the time of one."""
+        numbers = self._numbers(actions)
+        return self._scaled(numbers), self._costs(numbers).sum(1)
 
     def _numbers(self, actions: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
         """The pieces of each network, (n, places)."""
@@ -153,6 +157,10 @@ class Features:
     def _costs(self, numbers: np.ndarray) -> np.ndarray:
         """FLOPs and params of each piece, (n, places, 2)."""
         return np.stack([table.arrays()[1][column] for table, column in zip(self._tables, numbers.T, strict=True)], 1)
+
+    def _scaled(self, numbers: np.ndarray) -> np.ndarray:
+        scaled: np.ndarray = (self._raw(numbers)[:, self._varying] - self._mean) / self._scale
+        return scaled
 
     def _raw(self, numbers: np.ndarray) -> np.ndarray:
         rows = [table.arrays()[0][column] for table, column in zip(self._tables, numbers.T, strict=True)]

@@ -254,8 +254,9 @@ class ModelBased(PPO):
             self._cache = {}
         new = [row for row in dict.fromkeys(actions) if row not in self._cache]
         if new:
-            counted = self._features.costs(new)[:, int(self.problem.cost is params)].astype(float)
-            self._cache.update(zip(new, zip(self._features(new), counted, strict=True), strict=True))
+            rows, costs = self._features.with_costs(new)
+            counted = costs[:, int(self.problem.cost is params)].astype(float)
+            self._cache.update(zip(new, zip(rows, counted, strict=True), strict=True))
         return [self._cache[row] for row in actions]
 
     def _rows(self, actions: Sequence[Actions]) -> np.ndarray:

@@ -48,6 +48,8 @@ def test_costs_are_exact(space):
     actions = draw(space, 50)
     costs = [total(space.decode(row)) for row in actions]
     np.testing.assert_array_equal(Features(space).costs(actions), [(cost.flops, cost.params) for cost in costs])
+    np.testing.assert_array_equal(Features(space).with_costs(actions)[1], Features(space).costs(actions))
+    np.testing.assert_array_equal(Features(space).with_costs(actions)[0], Features(space)(actions))
 
 
 def test_a_changed_choice_changes_the_row(space):
