@@ -55,11 +55,11 @@ def executor(request):
 
 @pytest.fixture
 def run(tmp_path):
-    def search(executor, evaluator, *settings, children=CHILDREN):
+    def search(executor, evaluator, *settings, children=CHILDREN, watch=lambda study: None):
         name = [f"children={children}", f"executor.name={executor}", "controller.name=random"]
         recipe = Recipe.load("digits", [*name, *settings])
         with Journal(tmp_path / "journal.jsonl") as journal:
-            study = Study(recipe, journal)
+            study = Study(recipe, journal, watch)
             make_executor(recipe).run(study, evaluator)
         return study.ledger
 
@@ -121,13 +121,16 @@ def test_early_stopping_ends_bad_children_early_and_keeps_their_accuracy_but_nev
     assert all(child.result.accuracy == (child.trial.seed % 100) / 100 for child in ledger.finished())
 
 
-def test_tune_leaves_no_files(run):
-    def litter():
-        temporary = Path(tempfile.gettempdir())
-        return {*temporary.glob("nas-tune-*"), *(temporary / "ray").glob("session_2*")}
+def test_tune_leaves_no_files(run, tmp_path, monkeypatch):
+    sessions = Path(tempfile.gettempdir(), "ray")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other tests make files at the same time
 
-    before = litter()
-    run("tune", Scripted())
+    def litter():
+        return {*tmp_path.glob("nas-tune-*"), *sessions.glob(f"session_2*_{os.getpid()}")}
+
+    before, during = litter(), []
+    run("tune", Scripted(), watch=lambda study: during.append(litter()))
+    assert any(len(files - before) == 2 for files in during)
     assert litter() <= before
     assert not (Path.home() / "ray_results").exists()
 
