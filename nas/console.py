@@ -119,8 +119,8 @@ def latency_words(ledger: Ledger) -> str:
 
 def no_result(ledger: Ledger) -> str:
     """That no child was measured, and why the last one wasn't."""
-    reasons = [child.result.reason for child in ledger.failed() if isinstance(child.result, Failure)]
-    return f"No child has a result. {f'The last failure: {reasons[-1]}' if reasons else ''}".strip()
+    reason = ledger.last_failure()
+    return f"No child has a result. {f'The last failure: {reason}' if reason else ''}".strip()
 
 
 def _trust(ledger: Ledger, winner: Child, gain: float) -> str:

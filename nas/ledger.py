@@ -25,7 +25,8 @@ class Trial:
     Attributes:
         number: 0 for the baseline, children from 1 in the order of their suggestion.
         key: of the architecture.
-        seed: of its training, drawn from the study's seed and the trial's number.
+        seed: of its training, drawn from the study's seed and the trial's number; of one that was taken over from
+            another run, its own there.
     """
 
     number: int
@@ -107,7 +108,7 @@ class Ledger:
         self.judged: Event | None = None
         self.children: dict[int, Child] = {}
         self.by_key: dict[str, Child] = {}
-        self.add(baseline, None)
+        self.add(baseline, None, self.seed(BASELINE))
 
     @classmethod
     def of(cls, events: list[Event]) -> Ledger:
@@ -150,7 +151,7 @@ class Ledger:
             suggestion = Suggestion(actions, *told, random=event.get("random", False), again=again)
             self.adopted += event.get("adopted", False)
             if kind == "suggested":
-                return self.add(architecture, suggestion)
+                return self.add(architecture, suggestion, event["seed"])
             self.children[event["trial"]].suggestions.append(suggestion)
         elif kind == "completed":
             measurement = Measurement(event["accuracy"], event["epochs"], event["seconds"])
@@ -168,13 +169,11 @@ class Ledger:
             self.judged = event
         return self.children.get(event.get("trial", -1))
 
-    def add(self, architecture: Architecture, suggestion: Suggestion | None) -> Child:
+    def add(self, architecture: Architecture, suggestion: Suggestion | None, seed: int) -> Child:
         """A new child, numbered by its place; if its network is known, another training of that."""
         number = len(self.children)
         named = architecture if suggestion is None else architecture.with_(name=f"{self.recipe.name}-{number}")
-        child = Child(
-            Trial(number, named, architecture.key(), self.seed(number)), [] if suggestion is None else [suggestion]
-        )
+        child = Child(Trial(number, named, architecture.key(), seed), [] if suggestion is None else [suggestion])
         self.children[number] = child
         first = self.by_key.setdefault(child.trial.key, child)
         if first is not child:
@@ -196,8 +195,8 @@ class Ledger:
             child.score(objective)
 
     def seed(self, number: int) -> int:
-        """The training seed of a trial."""
-        return int(np.random.SeedSequence([self.recipe.seed, number]).generate_state(1)[0])
+        """The training seed of a new trial; those that were taken over keep theirs, which must not come again."""
+        return int(np.random.SeedSequence([self.recipe.seed + self.adopted, number]).generate_state(1)[0])
 
     @property
     def baseline(self) -> Child:
@@ -216,6 +215,11 @@ class Ledger:
     def failed(self) -> list[Child]:
         """Children without a measurement, the baseline left out."""
         return [child for child in self.finished() if isinstance(child.result, Failure)]
+
+    def last_failure(self) -> str | None:
+        """Why the last child without a measurement has none; None if there is no such child."""
+        reasons = [child.result.reason for child in self.finished() if isinstance(child.result, Failure)]
+        return reasons[-1] if reasons else None
 
     def running(self) -> list[Child]:
         """Children handed out in this process and not finished."""

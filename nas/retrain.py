@@ -17,7 +17,7 @@ from nas.evaluators.base import Failure, Measurement, check_unchanged
 from nas.journal import Event, Journal
 from nas.ledger import BASELINE, Child, Ledger
 from nas.recipe import Recipe
-from nas.run import RECIPE, Folder
+from nas.run import RECIPE, Folder, no_result
 from nas.statistics import Estimate, Noise, shrink
 from nas.trials import LONGER, Trials, repeated, train, whole_trainings
 from search_space import InputError
@@ -119,7 +119,7 @@ def retrain(
         ledger = Ledger.of(events)
         ranked = _ranked(ledger, k, [event["trial"] for event in events if event["event"] == "recommended"])
         if not ranked:
-            raise InputError(f"{path}: no child has finished yet")
+            raise no_result(path, ledger)
         recipe = _recipe(ledger.recipe, seeds, epochs, workers)
         evaluator = make_evaluator(recipe.with_source_of(Recipe.load(str(path / RECIPE))))
         check_unchanged(ledger.contents, evaluator.contents(recipe.load_baseline()))

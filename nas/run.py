@@ -212,7 +212,7 @@ def retarget(
     earlier = Folder.open(path).ledger()
     measured = [child for child in earlier.children.values() if isinstance(child.result, Measurement)]
     if not earlier.best(1):
-        raise InputError(f"{path}: no child has finished yet")
+        raise no_result(path, earlier)
     more = earlier.recipe.children - earlier.adopted if children is None else children
     known = len(earlier.measured())
     recipe = Recipe.load(
@@ -313,10 +313,17 @@ def find_architecture(name_or_path: str) -> Architecture:
     path = Path(name_or_path)
     if not path.is_dir():
         return load_architecture(name_or_path)
-    winner = Folder.open(path).ledger().winner
-    if winner is None:
-        raise InputError(f"{path}: no child has finished yet")
-    return winner.trial.architecture
+    ledger = Folder.open(path).ledger()
+    if ledger.winner is None:
+        raise no_result(path, ledger)
+    return ledger.winner.trial.architecture
+
+
+def no_result(path: Path, ledger: Ledger) -> InputError:
+    """That there is no child to go on with, and why."""
+    reason = ledger.last_failure()
+    why = f"no child has a result; the last failure: {reason}" if reason else "no child has finished yet"
+    return InputError(f"{path}: {why}")
 
 
 def _prepared(recipe: Recipe, trains: bool) -> tuple[ProxyEvaluator | BenchmarkEvaluator, Contents | None]:

@@ -109,7 +109,7 @@ class Study:
             ours = self.ledger.by_key.get(child.trial.key)
             if child.suggestions and (ours is None or ours.result is not None):
                 number = len(self.ledger.children)
-                event = _suggestion_event(child.suggestions[0], number, self.ledger.seed(number), repeated=False)
+                event = _suggestion_event(child.suggestions[0], number, child.trial.seed, repeated=False)
                 self._record({**event, "adopted": True})
                 ours = self.ledger.children[number]
             if ours is not None and child.result is not None:

@@ -42,7 +42,9 @@ def retraining_words(found: Retraining) -> str:
     """How they were trained, how much of the search's figure was luck, which one is chosen and how sure that is."""
     lines = [_setting(found), *(f"failed: {failure}" for failure in found.failures), *_luck(found)]
     if found.off_target:
-        lines.append(f"target: {found.off_target} of {len(found.leaders)} leaders miss T by too much and rank last")
+        some = f"{found.off_target} of {len(found.leaders)} leaders miss T by too much and rank last"
+        every = found.off_target == len(found.leaders)
+        lines.append(f"target: {'every leader misses T by too much' if every else some}")
     return "\n".join([*lines, *_choice(found)])
 
 

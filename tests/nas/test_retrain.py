@@ -169,8 +169,10 @@ def test_other_epochs_than_before_are_refused(run, nas):
 
 def test_a_run_without_a_measured_child_is_refused(nas, small_recipe):
     nas("search", small_recipe, "--out", "run", "--set", "executor.time_limit=1e-6", "--set", "children=2")
-    code, _, err = nas(*RETRAIN)
-    assert (code, err) == (2, "nas: run: no child has finished yet\n")
+    for words in (RETRAIN, ("retarget", "run", "--flops", "300M"), ("export", "run", "-o", "exported")):
+        code, _, err = nas(*words)
+        assert code == 2
+        assert err.startswith("nas: run: no child has a result; the last failure: TimeLimitExceeded")
 
 
 def test_retrainings_that_all_fail_are_refused_and_the_choice_stays(run, nas):

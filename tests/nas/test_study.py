@@ -479,6 +479,10 @@ def test_adopted_children_count_under_the_new_objective_and_are_not_trained_agai
     study = search(files / "new", hard, evaluator)
     assert not {key for key, _ in evaluator.calls} & set(known)
     assert len(study.ledger.best()) == len(measured) + 4
+    adopted = {key: child.trial.seed for key, child in study.ledger.by_key.items() if key in known}
+    assert adopted == {key: child.trial.seed for key, child in known.items()}
+    ever = {child.trial.seed for child in earlier.children.values()}
+    assert not {child.trial.seed for child in study.ledger.best() if child.trial.key not in known} & ever
     for child in study.ledger.best():
         assert child.reward == hard.make_objective()(child.result.accuracy, child.cost)
         if child.trial.key in known:

@@ -74,7 +74,7 @@ def searched(small_recipe):
         rng = np.random.default_rng(seed)
         for place, index in enumerate(chosen):
             architecture = SPACE.decode(POOL[index])
-            child = ledger.add(architecture, Suggestion(POOL[index], random=place < random))
+            child = ledger.add(architecture, Suggestion(POOL[index], random=place < random), place)
             shown = observed(index, rng, broken)
             ledger.settle(child.trial.number, Measurement(float(shown), 1, 0.0), cost.flops(architecture))
         return ledger
@@ -183,7 +183,7 @@ def test_on_a_benchmark_the_winner_meets_real_random_runs(table, small_recipe, b
     best, _ = table.best_reward(ledger.objective, cost.flops)
     for actions in (best if beats else (0,) * 8, *((0, 0, 0, 0, 0, 0, 0, i) for i in (1, 2))):
         architecture = table.space.decode(actions)
-        child = ledger.add(architecture, Suggestion(actions))
+        child = ledger.add(architecture, Suggestion(actions), 0)
         ledger.settle(child.trial.number, Measurement(table.accuracy(architecture), 0, 0.0), cost.flops(architecture))
     ledger.recommended = ledger.children[1]
     found = verdict(ledger, table)
@@ -201,7 +201,7 @@ def test_random_sampling_itself_is_not_told_to_differ_from_it_more_often_than_it
         ledger = Ledger(recipe.model_copy(update={"seed": seed}), table.space, load_architecture("efficientnet-b0"))
         for _ in range(10):
             actions = table.space.sample_actions(rng)
-            child = ledger.add(table.space.decode(actions), Suggestion(actions))
+            child = ledger.add(table.space.decode(actions), Suggestion(actions), 0)
             accuracy = float(table.observe([actions], rng)[0])
             ledger.settle(child.trial.number, Measurement(accuracy, 0, 0.0), cost.flops(child.trial.architecture))
         ledger.recommended = ledger.best(1)[0]
@@ -316,7 +316,7 @@ def test_children_that_another_process_trains_are_not_finished(searched):
     ledger = searched(range(12), random=12)
     assert "12/" in console.status_line(ledger, 0, 0)
     for _ in range(2):
-        child = ledger.add(ledger.children[1].trial.architecture, ledger.children[1].suggestions[0])
+        child = ledger.add(ledger.children[1].trial.architecture, ledger.children[1].suggestions[0], 0)
     assert "2 not finished, 0 failed" in console.status_line(ledger, 0, 0)
     child.running = True
     assert "1 running, 0 failed" in console.status_line(ledger, 0, 0)
