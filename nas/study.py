@@ -214,7 +214,8 @@ class Study:
             key = self.ledger.space.decode(suggestion.actions).key()
             known = None if suggestion.again else self.ledger.by_key.get(key)
             number = len(self.ledger.children) if known is None else known.trial.number
-            event = _suggestion_event(suggestion, number, self.ledger.seed(number), repeated=known is not None)
+            seed = self.ledger.seed(number) if known is None else known.trial.seed
+            event = _suggestion_event(suggestion, number, seed, repeated=known is not None)
             self._journal.append(event)
             child = self._enter(event)
             if known is None and child is not None:
