@@ -91,7 +91,11 @@ class Features:
         return total
 
     def with_costs(self, actions: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of numbers and costs, as both are told above, in little more than the time of one."""
+        """Rows (n, num_features) and costs (n, 2) of n networks, by one search for their pieces.
+
+        Raises:
+            SpaceError: a row isn't one of the space's.
+        """
         numbers = self._numbers(actions)
         return self._scaled(numbers), self._costs(numbers).sum(1)
 
@@ -159,10 +163,12 @@ class Features:
         return np.stack([table.arrays()[1][column] for table, column in zip(self._tables, numbers.T, strict=True)], 1)
 
     def _scaled(self, numbers: np.ndarray) -> np.ndarray:
+        """Rows of numbers (n, num_features) from the pieces of n networks (n, places)."""
         scaled: np.ndarray = (self._raw(numbers)[:, self._varying] - self._mean) / self._scale
         return scaled
 
     def _raw(self, numbers: np.ndarray) -> np.ndarray:
+        """The same before scaling, the constant columns included."""
         rows = [table.arrays()[0][column] for table, column in zip(self._tables, numbers.T, strict=True)]
         whole = [] if self._one_hot else [_whole(np.stack([row[:, -len(_FIELDS) :] for row in rows[1:-1]], 1))]
         costs = self._costs(numbers)

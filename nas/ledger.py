@@ -218,8 +218,8 @@ class Ledger:
 
     def last_failure(self) -> str | None:
         """Why the last child without a measurement has none; None if there is no such child."""
-        reasons = [child.result.reason for child in self.finished() if isinstance(child.result, Failure)]
-        return reasons[-1] if reasons else None
+        last = self.failed()[-1:]
+        return last[0].result.reason if last and isinstance(last[0].result, Failure) else None
 
     def running(self) -> list[Child]:
         """Children handed out in this process and not finished."""

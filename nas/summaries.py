@@ -41,10 +41,10 @@ def retraining_table(found: Retraining, unit: str) -> Table:
 def retraining_words(found: Retraining) -> str:
     """How they were trained, how much of the search's figure was luck, which one is chosen and how sure that is."""
     lines = [_setting(found), *(f"failed: {failure}" for failure in found.failures), *_luck(found)]
-    if found.off_target:
-        some = f"{found.off_target} of {len(found.leaders)} leaders miss T by too much and rank last"
-        every = found.off_target == len(found.leaders)
-        lines.append(f"target: {'every leader misses T by too much' if every else some}")
+    if 0 < found.off_target < len(found.leaders):
+        lines.append(f"target: {found.off_target} of {len(found.leaders)} leaders miss T by too much and rank last")
+    elif found.off_target:
+        lines.append("target: every leader misses T by too much")
     return "\n".join([*lines, *_choice(found)])
 
 
