@@ -56,10 +56,17 @@ class WithoutSecondTrainings(ModelBased):
 
 
 class WithoutPolicy(ModelBased):
-    """Mutates the leaders only."""
+    """Mutates the leaders as the policy did before it learned anything."""
 
     def _imagine(self) -> None:
         pass
+
+
+class WithRollouts(ModelBased):
+    """Takes the policy's rollouts as candidates too."""
+
+    def _candidates(self, leaders: Sequence[Actions]) -> list[Actions]:
+        return [*super()._candidates(leaders), *self._rollouts]
 
 
 class WithoutMutations(ModelBased):
@@ -82,6 +89,7 @@ VARIANTS: dict[str, type[Controller[Any]]] = {
     "without second trainings": WithoutSecondTrainings,
     "without the policy": WithoutPolicy,
     "without mutations": WithoutMutations,
+    "with rollouts": WithRollouts,
 }
 
 

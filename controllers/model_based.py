@@ -35,8 +35,9 @@ _REFIT = 1.15
 _MOST_ROWS, _BEST_ROWS = 500, 350
 """A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
 
-_LEADERS, _MUTANTS, _MOST_CHANGES = 10, 200, 4
-"""Networks with the best estimated reward, how many mutants they have, and in how many decisions."""
+_LEADERS, _MUTANTS, _LEAST_CHANGES = 10, 200, 2
+"""Networks with the best estimated reward, how many mutants they have, and the decisions that the policy takes in each:
+so many to half of all. Its rollouts themselves are worse candidates (benchmarks/ablations.py)."""
 
 _CLIMBERS, _CLIMBS = 3, 8
 """The local search on the acquisition looks at all neighbours of the best candidates, several times."""
@@ -91,13 +92,13 @@ class ModelBasedOptions(PPOOptions):
 class ModelBased(PPO):
     """PPO whose policy is trained on a Gaussian process of accuracy, and whose best candidate becomes the next child.
 
-    A child is the one of the largest expected improvement (Jones et al. 1998) of the policy's samples, mutants of the
-    leaders, and what a local search finds from there. Suggestions under way count as observed at their expected
-    accuracy, so that many at once spread; as long as too little has been observed, they are as unlike as can be.
-    A candidate counts as much as it is likely not to fail (Gelbart, Snoek & Adams, UAI 2014, section 2.2), by a
-    logistic regression on what failed. Leaders are trained again with other seeds, most often where half of what the
-    model leaves unexplained is a network's own: the less of it is, the less another training teaches, and where all is,
-    it teaches nothing. Where an outcome tells no accuracy or cost, the model is one of the reward.
+    A child is the one of the largest expected improvement (Jones et al. 1998) of the leaders, of mutants in which the
+    policy takes some of a leader's decisions, and of what a local search finds from there. Suggestions under way count
+    as observed at their expected accuracy, so that many at once spread; as long as too little has been observed, they
+    are as unlike as can be. A candidate counts as much as it is likely not to fail (Gelbart, Snoek & Adams, UAI 2014,
+    section 2.2), by a logistic regression on what failed. Leaders are trained again with other seeds, most often where
+    half of what the model leaves unexplained is a network's own: the less of it is, the less another training teaches,
+    and where all is, it teaches nothing. Where an outcome tells no accuracy or cost, the model is one of the reward.
     """
 
     options_type: ClassVar[type[PPOOptions]] = ModelBasedOptions
@@ -114,7 +115,7 @@ class ModelBased(PPO):
         self._told_costs: dict[Actions, float] = {}
         self._observed: list[tuple[Actions, float, float | None, float | None]] = []
         self._blind = False
-        self._rollouts: list[Actions] = []
+        self._rollouts, _ = self._sample()
         self._model: AccuracyModel | None = None
         self._cost_model: AccuracyModel | None = None
         self._success_model: LogisticRegression | None = None
@@ -185,9 +186,14 @@ class ModelBased(PPO):
             return
         best = self._best(model, self._leaders(model, 1))
         for _ in range(self.options.model_updates):
+            self._rollouts, log_probs = self._sample()
             with single_threaded():
-                self._rollouts, log_probs = self.policy.sample_batch(self.rng, self.options.rollouts)
                 self._train(self._rollouts, log_probs, self._acquisition(model, self._rollouts, best).tolist())
+
+    def _sample(self) -> tuple[list[Actions], list[float]]:
+        """Rollouts of the policy, and their log-probabilities."""
+        with single_threaded():
+            return self.policy.sample_batch(self.rng, self.options.rollouts)
 
     def _trusted_model(self) -> AccuracyModel | None:
         """The model, with what is under way taken as expected; None if it doesn't earn trust."""
@@ -375,8 +381,8 @@ class ModelBased(PPO):
         return pool[int(cdist(self._rows(pool), self._rows(others)).min(1).argmax())]
 
     def _candidates(self, leaders: Sequence[Actions]) -> list[Actions]:
-        """Where the local search begins: the leaders, their mutants and the policy's samples."""
-        return [*leaders, *self._mutants(leaders), *self._rollouts]
+        """Where the local search begins: the leaders and their mutants."""
+        return [*leaders, *self._mutants(leaders)]
 
     def _neighbours(self, actions: Actions) -> list[Actions]:
         """All that differ in one decision."""
@@ -388,13 +394,13 @@ class ModelBased(PPO):
         ]
 
     def _mutants(self, parents: Sequence[Actions]) -> list[Actions]:
-        """Parents with several decisions changed."""
-        choices = np.array([len(decision.choices) for decision in self.space.decisions])
+        """Parents with several decisions as in rollouts of the policy."""
+        samples = np.array(self._rollouts)[self.rng.integers(len(self._rollouts), size=_MUTANTS)]
         chosen = np.array(parents)[self.rng.integers(len(parents), size=_MUTANTS)]
-        changes = self.rng.integers(2, _MOST_CHANGES + 1, size=(_MUTANTS, 1))
+        most = max(_LEAST_CHANGES, samples.shape[1] // 2)
+        changes = self.rng.integers(_LEAST_CHANGES, most + 1, size=(_MUTANTS, 1))
         changed = self.rng.random(chosen.shape).argsort(1) < changes
-        shifts = 1 + (self.rng.random(chosen.shape) * (choices - 1)).astype(int)
-        return [tuple(row) for row in np.where(changed, (chosen + shifts) % choices, chosen).tolist()]
+        return [tuple(row) for row in np.where(changed, samples, chosen).tolist()]
 
     def _key(self, actions: Actions) -> str:
         return self.space.decode(actions).key()

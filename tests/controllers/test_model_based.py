@@ -173,10 +173,20 @@ def test_the_policy_learns_from_the_model_between_batches(build, space):
     learned, plain = build(), build(model_updates=0)
     for controller in (learned, plain):
         controller.tell([outcome(space, suggestion) for suggestion in controller.ask(10)])
-    assert len(learned._rollouts) == learned.options.rollouts
-    assert not plain._rollouts
+    assert learned._rollouts != plain._rollouts
     pairs = zip(learned.policy.parameters(), plain.policy.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_mutant_is_a_leader_in_which_the_policy_takes_some_decisions(build, space):
+    controller = build()
+    leader = (0,) * len(space.decisions)
+    controller._rollouts = [tuple(len(decision.choices) - 1 for decision in space.decisions)]
+    mutants = controller._mutants([leader])
+    changes = [sum(choice > 0 for choice in mutant) for mutant in mutants]
+    assert all(c in pair for m in mutants for c, *pair in zip(m, leader, *controller._rollouts, strict=True))
+    assert min(changes) == 2
+    assert max(changes) == len(leader) // 2
 
 
 def test_nothing_that_differs_in_one_decision_promises_more_than_what_is_suggested(build, space):
