@@ -134,13 +134,18 @@ def test_a_reward_of_a_latency_is_compared_without_knowing_that_of_other_network
     assert found.low < found.gain < found.high
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_estimate_of_a_real_search_agrees_with_real_random_runs(seed, tmp_path):
-    recipe = Recipe.load("rehearse-b0", ["children=60", f"seed={seed}", "executor.name=serial"])
-    study = run.start(recipe, tmp_path / "run", None, lambda *_: None).study
-    found, real = verdict(study.ledger), verdict(study.ledger, make_evaluator(recipe))
-    assert found.beats is real.beats is True
-    assert found.low < real.gain < found.high
+def test_the_estimate_of_a_real_search_agrees_with_real_random_runs(tmp_path):
+    """Of 8 searches; one in 20 can't tell, for its 10 random children spread too much."""
+    told = []
+    for seed in range(8):
+        recipe = Recipe.load("rehearse-b0", ["children=60", f"seed={seed}", "executor.name=serial"])
+        study = run.start(recipe, tmp_path / str(seed), None, lambda *_: None).study
+        found, real = verdict(study.ledger), verdict(study.ledger, make_evaluator(recipe))
+        assert real.beats is True
+        assert found.low < real.gain < found.high
+        told.append(found.beats)
+    assert False not in told
+    assert told.count(True) >= 6
 
 
 @pytest.mark.parametrize("broken", [0, 0.2])
