@@ -36,8 +36,7 @@ _MOST_ROWS, _BEST_ROWS = 500, 350
 """A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
 
 _LEADERS, _MUTANTS, _LEAST_CHANGES = 10, 200, 2
-"""Networks with the best estimated reward, how many mutants they have, and the decisions that the policy takes in each:
-so many to half of all. Its rollouts themselves are worse candidates (benchmarks/ablations.py)."""
+"""Networks with the best estimated reward, how many mutants they have, in how many decisions: these to half."""
 
 _CLIMBERS, _CLIMBS = 3, 8
 """The local search on the acquisition looks at all neighbours of the best candidates, several times."""
