@@ -173,6 +173,7 @@ def test_the_policy_learns_from_the_model_between_batches(build, space):
     learned, plain = build(), build(model_updates=0)
     for controller in (learned, plain):
         controller.tell([outcome(space, suggestion) for suggestion in controller.ask(10)])
+    assert len(learned._rollouts) == learned.options.rollouts
     assert learned._rollouts != plain._rollouts
     pairs = zip(learned.policy.parameters(), plain.policy.parameters(), strict=True)
     assert any(not torch.equal(one, other) for one, other in pairs)
