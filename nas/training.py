@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from nas.recipe import Training
 
 RESIDENT_BYTES = 1 << 30  # image sets up to this size stay on the GPU
+CHANNELS_LAST_FROM = 96
+"""Pixels from which images lie channels last on a GPU. Smaller ones don't get faster by it, and cuDNN takes
+seconds longer to get ready for the shapes of a new child (`benchmarks/layout.py`)."""
 
 
 class Diverged(RuntimeError):  # noqa: N818 - an outcome of a search, named as one
@@ -116,7 +119,7 @@ class _Run:
 
     def __init__(self, model: nn.Module, training: Training, feed: _Feed, deadline: float) -> None:
         device = feed.device
-        self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(device, memory_format=feed.layout)  # type: ignore[call-overload]
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.momentum = 1 - training.bn_momentum
@@ -184,6 +187,8 @@ class _Feed:
     def __init__(self, data: ImageData, device: torch.device, seed: int) -> None:
         self.data = data
         self.device = device
+        small = device.type == "cuda" and data.images.shape[1] < CHANNELS_LAST_FROM
+        self.layout = torch.contiguous_format if small else torch.channels_last
         self.order = np.random.default_rng(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
         mean, std = (torch.as_tensor(value, dtype=torch.float32, device=device) for value in data.mean_std)
@@ -196,7 +201,7 @@ class _Feed:
         return self.order.permutation(self.data.train)
 
     def batch(self, rows: Rows, *, crop: bool = False, flip: bool = False) -> tuple[Tensor, Tensor]:
-        """Images (batch x 3 x R x R, channels last, normalised) and labels (batch) of the given rows."""
+        """Images (batch x 3 x R x R, normalised) and labels (batch) of the given rows."""
         rows = np.sort(rows)  # neighbours in the file are read together
         labels = self._move(torch.from_numpy(self.data.labels[rows]))
         if self.resident is None:
@@ -205,7 +210,8 @@ class _Feed:
             images = self.resident[self._move(torch.from_numpy(rows))]
         if crop or flip:
             images = augment(images, self.generator, crop=crop, flip=flip)
-        return images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std), labels
+        images = images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
+        return images.contiguous(memory_format=self.layout), labels
 
     def _move(self, host: Tensor) -> Tensor:
         if self.device.type == "cuda":
