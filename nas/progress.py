@@ -29,9 +29,9 @@ class _Log:
         self._console = console
         self._at = 0.0
 
-    def line(self, text: str, last: bool) -> bool:
-        """Print a line if it is time for one, or the last; whether it was."""
-        due = last or time.monotonic() - self._at >= LINE_EVERY
+    def line(self, text: str, always: bool) -> bool:
+        """Print a line if it is time for one, or always; whether it was."""
+        due = always or time.monotonic() - self._at >= LINE_EVERY
         if due:
             self._at = time.monotonic()
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -85,7 +85,7 @@ class SearchProgress(_Screen):
         handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
         self._most_running = max(self._most_running, len(ledger.running()))
         settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
-        if done > self._shown and settled and self._log.line(line, last=handed_out):
+        if done > self._shown and settled and self._log.line(line, always=handed_out):
             self._shown = done
 
 
@@ -100,7 +100,8 @@ class TrialsProgress(_Screen):
     def update(self, trials: Trials) -> None:
         """Show how many are trained and how long the rest will take."""
         done, total, now = len(trials.results), len(trials.trials), time.monotonic()
-        if trials is not self._trials:
+        begins = trials is not self._trials
+        if begins:
             self._trials, self._before, self._began = trials, done, now
         failed = sum(isinstance(result, Failure) for result in trials.results.values())
         proxy = trials.recipe.proxy
@@ -110,8 +111,8 @@ class TrialsProgress(_Screen):
             line += f" | {duration((total - done) * (now - self._began) / (done - self._before))} left"
         if self._live:
             self._live.update(Text(line))
-        elif done > self._before:
-            self._log.line(line, last=done == total)
+        elif begins or done > self._before:
+            self._log.line(line, always=begins or done == total)
 
 
 class BenchProgress:
@@ -144,4 +145,4 @@ class BenchProgress:
         self._done += 1
         self._progress.advance(self._task)
         if self._log:
-            self._log.line(f"{self._done}/{self._total} searches done", last=self._done == self._total)
+            self._log.line(f"{self._done}/{self._total} searches done", always=self._done == self._total)
