@@ -267,8 +267,9 @@ def test_half_of_the_images_are_mirrored():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("resident", [0, 1 << 30])
-def test_a_gpu_learns_digits_with_mixed_precision(digits, monkeypatch, resident):
+@pytest.mark.parametrize(("resident", "channels_last_from"), [(0, 0), (1 << 30, 0), (0, 96), (1 << 30, 96)])
+def test_a_gpu_learns_digits_with_mixed_precision(digits, monkeypatch, resident, channels_last_from):
     monkeypatch.setattr("nas.training.RESIDENT_BYTES", resident)
+    monkeypatch.setattr("nas.training.CHANNELS_LAST_FROM", channels_last_from)
     result = train(network(), digits, settings(), seed=0, device="cuda", report=lambda epoch, accuracy: None)
     assert result.accuracy > 0.9
