@@ -100,8 +100,8 @@ class TrialsProgress(_Screen):
     def update(self, trials: Trials) -> None:
         """Show how many are trained and how long the rest will take."""
         done, total, now = len(trials.results), len(trials.trials), time.monotonic()
-        begins = trials is not self._trials
-        if begins:
+        begins = trials is not self._trials and done < total
+        if trials is not self._trials:
             self._trials, self._before, self._began = trials, done, now
         failed = sum(isinstance(result, Failure) for result in trials.results.values())
         proxy = trials.recipe.proxy
