@@ -100,8 +100,8 @@ class TrialsProgress(_Screen):
     def update(self, trials: Trials) -> None:
         """Show how many are trained and how long the rest will take."""
         done, total, now = len(trials.results), len(trials.trials), time.monotonic()
-        begins = trials is not self._trials and done < total
-        if trials is not self._trials:
+        new = trials is not self._trials
+        if new:
             self._trials, self._before, self._began = trials, done, now
         failed = sum(isinstance(result, Failure) for result in trials.results.values())
         proxy = trials.recipe.proxy
@@ -111,8 +111,8 @@ class TrialsProgress(_Screen):
             line += f" | {duration((total - done) * (now - self._began) / (done - self._before))} left"
         if self._live:
             self._live.update(Text(line))
-        elif begins or done > self._before:
-            self._log.line(line, always=begins or done == total)
+        elif done > self._before or (new and done < total):
+            self._log.line(line, always=new or done == total)
 
 
 class BenchProgress:

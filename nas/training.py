@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RESIDENT_BYTES = 1 << 30  # image sets up to this size stay on the GPU
 CHANNELS_LAST_FROM = 96
 """Pixels from which images lie channels last on a GPU. Smaller ones don't get faster by it, and cuDNN takes
-seconds longer to get ready for the shapes of a new child (`benchmarks/layout.py`)."""
+seconds longer to get ready for the shapes of a new child (`benchmarks/gpu.py`)."""
 
 
 class Diverged(RuntimeError):  # noqa: N818 - an outcome of a search, named as one
