@@ -21,7 +21,7 @@ import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
 from nas import __version__
 from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
-from nas.objective import FORMS, Objective, final_objective, format_quantity, make_objective
+from nas.objective import FORMS, Objective, final_objective, make_objective, told_apart
 from nas.peers import PEERS
 from nas.study import ADAPT_EVERY
 from search_space import Architecture, InputError, cost, load_space
@@ -128,10 +128,11 @@ class Bench:
         self.objective = make_objective(setup.objective, target)
         low, high = self.space.cost_range(cost.flops)
         if not low <= target <= high:
-            wrong = f"--space {setup.space}" if setup.target is None else f"--target {format_quantity(target)}"
+            wrong, *ends = told_apart(target, low, high)
+            option = f"--space {setup.space}" if setup.target is None else f"--target {wrong}"
             raise InputError(
-                f"{wrong}: the networks of the space {self.space.name} have {format_quantity(low)} to "
-                f"{format_quantity(high)} FLOPs, and T is {format_quantity(target)}"
+                f"{option}: the networks of the space {self.space.name} have {' to '.join(ends)} FLOPs, "
+                f"and T is {wrong}"
             )
         for name in setup.controllers:
             least = self.make(name, 0, self.objective).options.least_children

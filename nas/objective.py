@@ -28,8 +28,11 @@ _AIM = (0.97, 1.0)
 _STEPS = (0.05, 0.5)
 """How far the exponents up to T and above T move at least; a quarter of it back once T is met."""
 
+_STEEPEST = 50.0
+"""The exponents' limit: nothing but the distance to T counts under it, and a reward is still more than 0."""
+
 _MOST_STEPS = 150
-"""Enough for both exponents to reach 50 in turn, under which nothing counts but the distance to T."""
+"""Enough for both exponents to reach their limit in turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,9 @@ class AutoObjective(Objective):
         """See `Objective.adapted`."""
         ratio, above = self.ratio(cost), -1.0 if self.w_above is None else self.w_above
         if ratio < _AIM[0]:
-            return replace(self, w=self.w + max(_STEPS[0], self.w / 10))
+            return replace(self, w=min(_STEEPEST, self.w + max(_STEPS[0], self.w / 10)))
         if ratio > _AIM[1]:
-            return replace(self, w_above=above - max(_STEPS[1], -above / 10))
+            return replace(self, w_above=max(-_STEEPEST, above - max(_STEPS[1], -above / 10)))
         return replace(self, w=max(0.0, self.w - _STEPS[0] / 4), w_above=min(-1.0, above + _STEPS[1] / 4))
 
     def meets_target(self, cost: float) -> bool:
@@ -209,8 +212,18 @@ def parse_amount(option: str, text: str | None) -> float | None:
 
 def unreachable(target: float, low: float, high: float, cost: str, space: str) -> str:
     """Why a recipe's T can't be met, in words: the space's networks cost from `low` to `high` in the unit of `cost`."""
-    reach = f"{format_quantity(low)} to {format_quantity(high)} {cost}"
-    return f"objective.target: {format_quantity(target)} is outside what {space} reaches: {reach}"
+    wrong, *ends = told_apart(target, low, high)
+    return f"objective.target: {wrong} is outside what {space} reaches: {' to '.join(ends)} {cost}"
+
+
+def told_apart(value: float, *others: float) -> list[str]:
+    """A quantity and others for people, with as many digits as tell the first from the others."""
+    texts: list[str] = []
+    for digits in range(4, 18):
+        texts = [format_quantity(number, digits) for number in (value, *others)]
+        if texts[0] not in texts[1:]:
+            break
+    return texts
 
 
 def plural(number: int, what: str) -> str:
@@ -218,9 +231,9 @@ def plural(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def format_quantity(value: float) -> str:
+def format_quantity(value: float, digits: int = 4) -> str:
     """A count for people: 385.8M, 5.289M, 1.827G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if abs(value) >= size:
-            return f"{value / size:.4g}{unit}"
-    return f"{value:g}"
+            return f"{value / size:.{digits}g}{unit}"
+    return f"{value:.{max(6, digits)}g}"

@@ -16,6 +16,7 @@ from nas.objective import (
     final_objective,
     format_quantity,
     parse_quantity,
+    told_apart,
 )
 from search_space import Architecture, StageSpec, StemSpec, cost, load_architecture
 
@@ -94,6 +95,14 @@ def test_auto_steers_from_both_sides_and_returns_when_t_is_met():
     assert AutoObjective(T, 0.0, -1.0).adapted(0.99 * T) == AutoObjective(T, 0.0, -1.0)
 
 
+@pytest.mark.parametrize("cost", [0.5 * T, 8 * T])
+def test_auto_keeps_every_reward_apart_however_long_t_is_missed(cost):
+    objective = AutoObjective(T, 0.0, -1.0)
+    for _ in range(1000):
+        objective = objective.adapted(cost)
+    assert 0 < objective(0.9, 10 * T) < objective(0.9, 5 * T) < objective(0.9, 1.2 * T) < objective(0.9, T)
+
+
 def test_only_auto_adapts():
     for objective in (Objective(T), Objective(T, 0, -1), AbsoluteObjective(T)):
         assert objective.adapted(2 * T) is objective
@@ -153,6 +162,14 @@ def test_parse_quantity_refuses_the_rest(text):
 )
 def test_format_quantity(value, text):
     assert format_quantity(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "end", "texts"),
+    [(51.59e6, 51594768, ["51.59M", "51.595M"]), (4e8, 51594768, ["400M", "51.59M"]), (7, 7, ["7", "7"])],
+)
+def test_a_quantity_is_told_apart_from_another(value, end, texts):
+    assert told_apart(value, end) == texts
 
 
 @given(st.floats(1, 9e11))
