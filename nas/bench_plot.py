@@ -27,7 +27,9 @@ def write_plot(summary: Mapping[str, Any], path: Path) -> None:
         if figures["seeds"]:
             _add(figure, name, figures, budgets, _COLOURS[number % len(_COLOURS)])
     title = f"{setup['space']}, T = {format_quantity(setup['target'])} FLOPs, objective {setup['objective']}"
-    details = f"medians and quartiles of {setup['seeds']} searches, noise {setup['noise']:.2g} points"
+    seeds = sorted({figures["seeds"] for figures in summary["controllers"].values()})
+    searches = " to ".join(map(str, [seeds[0], seeds[-1]][: len(seeds)]))
+    details = f"medians and quartiles of {searches} searches, noise {setup['noise']:.2g} points"
     ticks = {"tickvals": budgets, "ticktext": [f"{budget:,}" for budget in budgets]}
     figure.update_layout(
         title={"text": f"{title}<br><sub>{details}, {setup['in_flight']} in flight</sub>"},

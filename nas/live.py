@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from pathlib import Path
 from shlex import quote
@@ -128,11 +129,11 @@ def run_retraining(
 
 
 def run_bench(prepared: Bench, workers: int, out: Path) -> None:
-    """Run the searches, show the table, and write what is finished, also when the user stops it."""
+    """Run the searches, show the table, and write what is finished, also when they end before their time."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     out.mkdir(parents=True)
     done: list[Search] = []
-    stopped = False
+    status = 0
     try:
         with (
             BenchProgress(Console(), prepared.searches) as progress,
@@ -142,17 +143,22 @@ def run_bench(prepared: Bench, workers: int, out: Path) -> None:
                 done.append(search)
                 progress.advance()
     except KeyboardInterrupt:
-        stopped = True
+        status = STOPPED
         typer.echo(f"\nstopped after {len(done)} of {prepared.searches} searches")
-    if not done:
-        out.rmdir()
-        sys.exit(STOPPED)
-    summary = bench.summary(prepared, done)
-    (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    write_plot(summary, out / "bench.html")
-    show(console.bench(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
-    if stopped:
-        sys.exit(STOPPED)
+    except BrokenProcessPool:
+        status = 1
+        typer.echo(f"a worker died after {len(done)} of {prepared.searches} searches; fewer --workers need less memory")
+    finally:
+        summary = bench.summary(prepared, done)
+        if done:
+            (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+            write_plot(summary, out / "bench.html")
+        else:
+            out.rmdir()
+    if done:
+        show(console.bench(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
+    if status:
+        sys.exit(status)
 
 
 def train_list(go: Callable[[Callable[[Trials], None]], Result], go_on: str = THE_SAME) -> Result:

@@ -77,6 +77,27 @@ def test_a_stop_while_the_workers_start_says_so_and_leaves_nothing(tmp_path, sta
     assert not (tmp_path / "bench").exists()
 
 
+def test_the_searches_before_a_worker_died_are_kept(macro, tmp_path):
+    words = ["bench", "--data", macro, "--controllers", "random", "--budgets", "10000", "--workers", "1", "-o", "bench"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nas.cli", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    while "1/20" not in process.stdout.readline():
+        assert process.poll() is None
+    (worker,) = (child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline()))
+    worker.kill()
+    out, _ = process.communicate()
+    assert process.returncode == 1
+    assert "a worker died after" in out
+    assert "Traceback" not in out
+    assert json.loads((tmp_path / "bench" / "bench.json").read_text())["controllers"]["random"]["seeds"] >= 1
+
+
 def test_the_target_is_the_benchmarks_own_by_default(macro):
     assert Bench(Setup(source=macro, controllers=("random",))).setup.target == 40e6
 
