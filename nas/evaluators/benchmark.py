@@ -25,7 +25,7 @@ from nas.evaluators.benchmark_file import FORMATS, BenchmarkError, Format, Netwo
 from nas.evaluators.encoder import Encoder
 from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
-from nas.objective import CostFunction, cost_function, unreachable
+from nas.objective import CostFunction, cost_function, plural, unreachable
 from nas.recipe import Recipe
 from search_space import Architecture, SearchSpace, cost, load_space
 from search_space.space import Actions
@@ -45,24 +45,24 @@ Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Table:
-    """The recorded accuracies of every network of a space."""
+    """The recorded numbers of every network of a space, the accuracies of its trainings say."""
 
-    def __init__(self, space: SearchSpace, networks: Mapping[Actions, Network]) -> None:
-        self.actions = list(networks)
-        self.accuracies = [network.accuracies for network in networks.values()]
-        self.means = np.array([np.mean(accuracies) for accuracies in self.accuracies])
+    def __init__(self, space: SearchSpace, numbers: Mapping[Actions, Sequence[float]]) -> None:
+        self.actions = list(numbers)
+        self.numbers = list(numbers.values())
+        self.means = np.array([np.mean(row) for row in self.numbers])
         self._space = space
         self._rows = {actions: row for row, actions in enumerate(self.actions)}
 
     @property
     def repeated(self) -> bool:
         """Whether every network was trained more than once."""
-        return all(len(accuracies) > 1 for accuracies in self.accuracies)
+        return all(len(row) > 1 for row in self.numbers)
 
     @property
     def noise(self) -> float:
         """Standard deviation of a recorded training about its network's mean, in points, pooled over the networks."""
-        return 100 * float(np.sqrt(np.mean([np.var(accuracies) for accuracies in self.accuracies])))
+        return 100 * float(np.sqrt(np.mean([np.var(row) for row in self.numbers])))
 
     def row(self, actions: Actions) -> int:
         """Number of the row with this network, whatever actions lead to it."""
@@ -71,7 +71,7 @@ class Table:
         return self._rows[actions]
 
     def values(self, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
-        """Mean accuracies (n,) of n networks."""
+        """Mean numbers (n,) of n networks."""
         rows = actions.tolist() if isinstance(actions, np.ndarray) else actions
         means: np.ndarray = self.means[[self.row(tuple(row)) for row in rows]]
         return means
@@ -86,7 +86,7 @@ class DeviceMetric:
     """A cost that was measured on a device, in the file's own unit; positive."""
 
     encode: Encoder
-    log: Surrogate
+    log: Table | Surrogate
 
     def __call__(self, architecture: Architecture) -> float:
         """The metric of one network."""
@@ -106,16 +106,18 @@ class BenchmarkEvaluator:
         noise: standard deviation of an observed accuracy, in points.
         metrics: names of the device metrics that there are.
         tau: cross-validated Kendall tau of the surrogate on unseen architectures; None for a table.
+        guessed: choices of the space, in words, that none of the networks has to which the surrogate was fitted.
     """
 
     def __init__(
         self,
         space: SearchSpace,
         truth: Table | Surrogate,
-        metrics: Mapping[str, Callable[[], Surrogate]],
+        metrics: Mapping[str, Callable[[], Table | Surrogate]],
         noise: float | None,
         source: str,
         contents: Contents,
+        guessed: Sequence[str] = (),
     ) -> None:
         """Make one from its truth.
 
@@ -126,8 +128,10 @@ class BenchmarkEvaluator:
             noise: standard deviation in points; None for one of a table's trained seeds, else `NOISE`.
             source: the file, for messages.
             contents: what tells whether the benchmark is still that of then, its rows in the same order.
+            guessed: choices that the benchmark's networks lack.
         """
         self._contents = contents
+        self.guessed = guessed
         self.space = space
         self.metrics = tuple(sorted(metrics))
         self.tau = None if isinstance(truth, Table) else truth.tau
@@ -143,10 +147,14 @@ class BenchmarkEvaluator:
 
     def __str__(self) -> str:
         """What answers, in words."""
-        answers = f"the accuracies of all {self._contents['networks']:,} networks of the space"
-        if self.tau is not None:
-            known = f"fitted to {self._contents['networks']:,} networks, Kendall's tau {self.tau:.2f} on unseen ones"
-            answers = f"a surrogate {known}"
+        count = f"{self._contents['networks']:,} networks"
+        answers = f"the accuracies of all {count} of the space"
+        if isinstance(self._truth, Surrogate):
+            fitted = len(self._truth.mean.centres)
+            some = count if fitted == self._contents["networks"] else f"{fitted:,} of {count}"
+            answers = f"a surrogate fitted to {some}, Kendall's tau {self.tau:.2f} on unseen ones"
+        if self.guessed:
+            answers += f"; none of them has {_first_of(self.guessed)}: there it guesses"
         noise = "a child is one of its network's trainings" if self._seeds else f"noise {self.noise:g} points"
         return f"{answers}; {noise}"
 
@@ -170,18 +178,17 @@ class BenchmarkEvaluator:
             shipped = surrogate.load(_FILE, Features(space))
             accuracy = shipped.pop("accuracy")
             contents = {"networks": len(accuracy.mean.centres), "digest": _digest(_FILE.read_bytes())}
-            metrics = {name: partial(shipped.__getitem__, name) for name in shipped}
-            return cls(space, accuracy, metrics, noise, source, contents)
+            devices = {name: partial(shipped.__getitem__, name) for name in shipped}
+            return cls(space, accuracy, devices, noise, source, contents)
         networks = benchmark_file.read(source, space)
+        guessed = _unmeasured(space, networks, source)
         features = Features(space)
-        means = {actions: float(np.mean(network.accuracies)) for actions, network in networks.items()}
-        complete = len(networks) == space.size
-        truth = Table(space, networks) if complete else Surrogate.fitted(features, means, source)
+        truth = _known(features, {actions: network.accuracies for actions, network in networks.items()}, source)
         names = sorted({name for network in networks.values() for name in network.metrics})
-        metrics = {name: partial(_fit_log, features, networks, name, source) for name in names}
+        metrics = {name: partial(_log, features, networks, name, source) for name in names}
         held = [(actions, network.accuracies, network.metrics) for actions, network in networks.items()]
         contents = {"networks": len(networks), "digest": _digest(repr(held).encode())}
-        return cls(space, truth, metrics, noise, source, contents)
+        return cls(space, truth, metrics, noise, source, contents, guessed)
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -234,8 +241,8 @@ class BenchmarkEvaluator:
     def observe(self, actions: Sequence[Actions], rng: np.random.Generator) -> np.ndarray:
         """Noisy accuracies in [0, 1] of n networks, (n,): a table's trained seed, or the truth and Gaussian noise."""
         if self._seeds:
-            trained = [self._seeds.accuracies[self._seeds.row(row)] for row in actions]
-            return np.array([accuracies[rng.integers(len(accuracies))] for accuracies in trained])
+            trained = [self._seeds.numbers[self._seeds.row(row)] for row in actions]
+            return np.array([accuracies[int(rng.integers(len(accuracies)))] for accuracies in trained])
         observed = self._truth.values(actions) + rng.normal(0, self.noise / 100, len(actions))
         return observed.clip(0, 1)
 
@@ -308,17 +315,48 @@ def _digest(content: bytes) -> str:
 
 
 def _check_rehearsed(space: SearchSpace) -> None:
-    theirs, ours = load_space(benchmark_file.ACCEL.space).to_dict(), space.to_dict()
-    for field in theirs:
-        if field != "name" and theirs[field] != ours.get(field):
-            raise BenchmarkError(
-                f"benchmark.source: {REHEARSAL} knows the space {benchmark_file.ACCEL.space} alone, "
-                f"from which the space {space.name} differs in `{field}`"
-            )
+    if field := _difference(space, benchmark_file.ACCEL.space):
+        raise BenchmarkError(
+            f"benchmark.source: {REHEARSAL} knows the space {benchmark_file.ACCEL.space} alone, "
+            f"from which the space {space.name} differs in `{field}`"
+        )
 
 
-def _fit_log(features: Features, networks: Mapping[Actions, Network], name: str, source: str) -> Surrogate:
-    """A surrogate of the logarithm of a metric, from the networks on which it was measured."""
+def _difference(space: SearchSpace, library: str) -> str | None:
+    """The first field in which a space differs from one of the library; None where only the name does."""
+    theirs, ours = load_space(library).to_dict(), space.to_dict()
+    return next((field for field in theirs if field != "name" and theirs[field] != ours.get(field)), None)
+
+
+def _unmeasured(space: SearchSpace, networks: Mapping[Actions, Network], source: str) -> list[str]:
+    """The space's choices, in words, that none of the file's networks has.
+
+    Raises:
+        BenchmarkError: there are such, and the space isn't the one that the file's format describes.
+    """
+    measured = {pair for actions in networks for pair in enumerate(actions)}
+    absent = [
+        f"{space.decisions[i].name} {space.decisions[i].choices[action]}"
+        for i, action in sorted(Encoder(space).choices() - measured)
+    ]
+    if absent and _difference(space, benchmark_file.format_of(source).space):
+        raise BenchmarkError(f"{source}: no row has {_first_of(absent)}, which the space {space.name} offers")
+    return absent
+
+
+def _first_of(choices: Sequence[str]) -> str:
+    more = len(choices) - 1
+    return f"{choices[0]} (and {plural(more, 'more choice')})" if more else choices[0]
+
+
+def _known(features: Features, numbers: Mapping[Actions, Sequence[float]], where: str) -> Table | Surrogate:
+    """The numbers of every network: looked up where there are those of all, or else learned from their means."""
+    if len(numbers) == features.space.size:
+        return Table(features.space, numbers)
+    return Surrogate.fitted(features, {actions: float(np.mean(row)) for actions, row in numbers.items()}, where)
+
+
+def _log(features: Features, networks: Mapping[Actions, Network], name: str, source: str) -> Table | Surrogate:
+    """The logarithm of a metric of every network."""
     measured = {actions: network.metrics[name] for actions, network in networks.items() if name in network.metrics}
-    logs = {actions: math.log(value) for actions, value in measured.items()}
-    return Surrogate.fitted(features, logs, f"{source}: {name}")
+    return _known(features, {actions: [math.log(value)] for actions, value in measured.items()}, f"{source}: {name}")

@@ -128,6 +128,8 @@ def format_of(path: str) -> Format:
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers from 1 and rows."""
     try:
+        if Path(path).is_fifo():
+            raise BenchmarkError(f"{path}: is a pipe; it is read more than once and must be a file")
         with Path(path).open("rb") as head:
             packed = head.read(len(_GZIP)) == _GZIP
         if path.endswith(".gz") and not packed:

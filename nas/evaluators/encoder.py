@@ -41,6 +41,11 @@ class Encoder:
             return self._space.encode(architecture)
         return actions
 
+    def choices(self) -> set[tuple[int, int]]:
+        """Every decision and action that an architecture's actions may have; of equal stages only the first's."""
+        stages = {pair for known in self._stages for actions in known.values() for pair in actions.items()}
+        return stages | {(i, action) for i, _, choices in self._outside for action in range(len(choices))}
+
     def _looked_up(self, architecture: Architecture) -> Actions | None:
         actions = [0] * len(self._space.decisions)
         if len(architecture.stages) != len(self._stages):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import re
 from functools import partial
@@ -84,6 +85,19 @@ def accel():
 @pytest.fixture(scope="module")
 def macro():
     return load_space(MACRO)
+
+
+FOUR = [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A space of the networks `FOUR`."""
+    values = load_space(ACCEL).to_dict()
+    first = {"layers": 1, "kernel_size": 3, "exp_ratio": 1, "se_ratio": 0}
+    stages = [stage | first for stage in values["stages"]]
+    stages[0] |= {"kernel_size": [3, 5], "layers": [1, 2]}
+    return SearchSpace(values | {"stages": stages})
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +186,12 @@ class TestTable:
         assert part.tau > 0.7  # a third of the networks tie but for their noise
         assert np.corrcoef(predicted, [np.mean(row["acc"]) for row in others])[0, 1] > 0.98
 
+    def test_a_device_metric_is_looked_up_too(self, small, write):
+        times = [3.0, 7.5, 1.0, 9.25]
+        rows = [accel_row(small, row, 50.0, latency_phone=time) for row, time in zip(FOUR, times, strict=True)]
+        metric = BenchmarkEvaluator.load(write(rows), small).cost_function("latency_phone")
+        assert [metric(small.decode(row)) for row in FOUR] == pytest.approx(times)
+
     def test_the_real_one(self, shared, rows, macro):
         table = BenchmarkEvaluator.load(str(shared / "data" / "nas_bench_macro.jsonl.gz"), macro)
         assert table.tau is None
@@ -214,6 +234,18 @@ class TestSurrogate:
         observed = evaluator.observe(draw(accel, 1) * 50, rng)
         assert min(observed) == 0
         assert max(observed) == 1
+
+    def test_choices_that_no_row_has_are_named(self, evaluator, accel, accel_rows, write):
+        rows = [row for row in accel_rows if not row["se"][3]]
+        more = [accel_row(accel, actions, made_up(accel, actions)[0]) for actions in draw(accel, 200, seed=1)]
+        rows = [row | {"throughput_a100": None} for row in (*rows, *more) if not row["se"][3]]
+        part = BenchmarkEvaluator.load(write(rows), accel)
+        assert "none of them has stages[3].se_ratio 0.25: there it guesses" in str(part)
+        assert "guesses" not in str(evaluator)
+
+    def test_of_very_many_rows_it_learns_from_some(self, accel, accel_rows, write, monkeypatch):
+        monkeypatch.setattr("nas.evaluators.surrogate._MOST_ROWS", 220)
+        assert "fitted to 220 of 250 networks" in str(BenchmarkEvaluator.load(write(accel_rows), accel))
 
     def test_a_device_metric_is_a_cost(self, evaluator, accel):
         assert evaluator.metrics == ("throughput_a100",)
@@ -436,6 +468,12 @@ class TestBadFiles:
         self.refused(write(accel_rows), load_space("mbconv"), "line 1: e: outside the space mbconv: ")
         self.refused(write(accel_rows), accel.with_(resolution=160), "line 1: e: outside the space accel-nasbench: ")
 
+    def test_a_space_with_choices_that_no_row_has(self, accel, accel_rows, write):
+        values = accel.to_dict()
+        wide = [stage | {"kernel_size": [3, 5, 7]} for stage in values["stages"]]
+        message = r"no row has stages\[0\]\.kernel_size 7 \(and 6 more choices\), which the space accel-nasbench offers"
+        self.refused(write(accel_rows), SearchSpace(values | {"stages": wide}), message)
+
     def test_too_few_rows(self, accel, accel_rows, write):
         self.refused(write(accel_rows[:150]), accel, "150 networks are too few to learn from; 200 at least")
 
@@ -464,6 +502,8 @@ class TestBadFiles:
     def test_files_that_can_not_be_read(self, accel, accel_rows, write, tmp_path):
         self.refused(str(tmp_path / "nowhere.jsonl"), accel, "can't be read: No such file or directory")
         self.refused(str(tmp_path), accel, "can't be read: Is a directory")
+        os.mkfifo(tmp_path / "pipe")
+        self.refused(str(tmp_path / "pipe"), accel, "is a pipe; it is read more than once")
         whole = write(accel_rows, "whole.jsonl.gz")
         packed = (tmp_path / "whole.jsonl.gz").read_bytes()
         for name, content, message in (
@@ -489,17 +529,11 @@ class TestBadFiles:
             BenchmarkEvaluator.load(REHEARSAL, accel, noise=-1)
 
 
-def test_a_complete_file_of_one_training_each_has_the_default_noise(write):
-    values = load_space(ACCEL).to_dict()
-    first = {"layers": 1, "kernel_size": 3, "exp_ratio": 1, "se_ratio": 0}
-    stages = [stage | first for stage in values["stages"]]
-    stages[0] |= {"kernel_size": [3, 5], "layers": [1, 2]}
-    space = SearchSpace(values | {"stages": stages})
-    every = [(i, j) for i in range(2) for j in range(2)]
-    rows = [accel_row(space, actions, 50.0 + number) for number, actions in enumerate(every)]
-    table = BenchmarkEvaluator.load(write(rows), space)
+def test_a_complete_file_of_one_training_each_has_the_default_noise(small, write):
+    rows = [accel_row(small, actions, 50.0 + number) for number, actions in enumerate(FOUR)]
+    table = BenchmarkEvaluator.load(write(rows), small)
     assert table.tau is None
     assert table.noise == 0.3
-    np.testing.assert_allclose(table.accuracies(every), [0.50, 0.51, 0.52, 0.53])
-    observed = [table.evaluate(space.decode((1, 1)), seed, report).accuracy for seed in range(20)]
+    np.testing.assert_allclose(table.accuracies(FOUR), [0.50, 0.51, 0.52, 0.53])
+    observed = [table.evaluate(small.decode((1, 1)), seed, report).accuracy for seed in range(20)]
     assert len(set(observed)) == 20
