@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -326,11 +325,13 @@ class Recipe(_Section):
         if source is not None:
             section = "benchmark" if _has(values, "benchmark") else "data"
             brought = _brought(values, source, settings) if section == "benchmark" else []
-            settings = [*brought, *settings, f"{section}.source={json.dumps(source)}"]
+            settings = [*brought, *settings]
         _drop_what_belongs_to_another(values, settings)
         counted = _file_cost(values)
         for setting in settings:
             _lay_over(values, setting)
+        if source is not None:
+            _write(values, [section, "source"], source, "--data")
         recipe = cls.parse(values, str(name_or_path))
         _check_unit(counted, settings)
         return recipe
@@ -454,13 +455,17 @@ def _lay_over(values: dict[str, Any], setting: str) -> None:
     path, separator, text = setting.partition("=")
     if not separator or not path:
         raise RecipeError(f"--set {setting}: must be key=value, such as objective.target=300M")
-    *sections, key = path.split(".")
-    for section in sections:
+    _write(values, path.split("."), parse_yaml(text, f"--set {setting}"), f"--set {setting}")
+
+
+def _write(values: dict[str, Any], path: Sequence[str], value: object, where: str) -> None:
+    """Write a value into nested mappings; `where` is what asked for it."""
+    for section in path[:-1]:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {setting}: {section} holds no fields")
+            raise RecipeError(f"{where}: {section} holds no fields")
         values = inner
-    values[key] = parse_yaml(text, f"--set {setting}")
+    values[path[-1]] = value
 
 
 def _first_error(error: ValidationError) -> str:

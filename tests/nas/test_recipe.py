@@ -147,7 +147,8 @@ def test_a_source_is_laid_over_what_the_recipe_has(tmp_path):
     moved = Recipe.load(str(path), source=str(rows))
     assert moved.benchmark.source == str(rows)
     assert Recipe.load(str(path)).with_source_of(moved) == moved
-    assert Recipe.load("digits", source="photos").data.source == "photos"
+    for name in ("photos", "写真 \U0001f4f7: #1", "bytes \udcff"):
+        assert Recipe.load("digits", source=name).data.source == name
 
 
 def test_another_controller_drops_the_options_of_the_files(tmp_path):
