@@ -73,7 +73,8 @@ class Noise:
         df = sum(len(repeats) - 1 for repeats in observations)
         if df < 1:
             raise ValueError("the noise can't be estimated: no network was trained twice")
-        squares = sum(float(np.sum((np.asarray(repeats) - np.mean(repeats)) ** 2)) for repeats in observations)
+        # The first is taken off because the mean of equal floats need not be equal to them.
+        squares = sum(len(repeats) * float(np.var(np.asarray(repeats) - repeats[0])) for repeats in observations)
         return cls(squares / df, df)
 
     def mean(self, repeats: Sequence[float]) -> Estimate:

@@ -107,6 +107,7 @@ def test_repeats_without_noise_are_the_truth():
     seen = [[0.1, 0.1], [0.2, 0.2], [0.3, 0.3], [0.5, 0.5]]
     estimates = shrink(seen, Noise.pooled(seen))
     assert [(estimate.value, estimate.error) for estimate in estimates] == [(0.1, 0), (0.2, 0), (0.3, 0), (0.5, 0)]
+    assert Noise.pooled([[0.9367] * 3, [0.1] * 3, [0.7] * 5]).variance == 0  # though their means are rounded
 
 
 def test_noise_is_pooled_over_networks_with_unequal_repeats():
