@@ -22,6 +22,9 @@ _LEARN_ROWS = 400
 _HEADROOM, _LEAST_DISTANCE = 3.0, 0.1
 """The ceiling above the best observation, and the least distance to it that counts, in standard deviations."""
 
+_LEAST_UNIT = 1e-6
+"""Standard deviation, as a share of the largest observation, below which observations differ by rounding alone."""
+
 _JITTER = 1e-6
 
 _OWN, _OWN_DEGREES, _LEAST_OWN = 0.2, 8, 0.05
@@ -51,10 +54,10 @@ class AccuracyModel:
             log: hyperparameters of an earlier model; None to learn them.
         """
         self._kinds, self._x = kinds, x
-        self._unit = float(y.std()) or 1.0
+        self._unit = max(float(y.std()), _LEAST_UNIT * float(np.abs(y).max())) or 1.0
         self._ceiling = float(y.max()) + _HEADROOM * self._unit
         warped = self._warp(y)
-        self._mean, self._scale = float(warped.mean()), float(warped.std()) or 1.0
+        self._mean, self._scale = float(warped.mean()), max(float(warped.std()), _LEAST_UNIT)
         self._y = (warped - self._mean) / self._scale
         self.log = self._learned() if log is None else np.array(log)
         self._columns = np.exp(-self.log[kinds]) / np.sqrt(np.bincount(kinds)[kinds])

@@ -215,8 +215,8 @@ class ModelBased(PPO):
             self._model, self._refitted_at = self._fit(None), observed
             self._cost_model = self._fit_cost()
         elif self._modelled < observed:
-            new = range(self._modelled, observed)
-            self._model.add(self._rows([self._observed[i][0] for i in new]), self._targets(new))
+            for new in range(self._modelled, observed):  # one at a time, so that a restored state adds as this one did
+                self._model.add(self._rows([self._observed[new][0]]), self._targets([new]))
         self._modelled = observed
         return self._model
 
@@ -337,7 +337,8 @@ class ModelBased(PPO):
         observed, accuracies, errors, own = self._estimates(model)
         if len(observed) < min(_AGAIN_AFTER, self.space.size):
             return None
-        self._due += min(own, 1 - own)
+        share = min(own, 1 - own)
+        self._due = min(self._due, 1) + share
         if self._due < 1:
             return None
         hopes = dict(zip(observed, self._rewards(accuracies + errors, observed).tolist(), strict=True))

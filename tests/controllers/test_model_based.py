@@ -252,6 +252,21 @@ def test_no_other_leader_is_trained_again_while_the_most_hopeful_one_is(build, s
     assert sum(suggestion.again for suggestion in asked) <= 1
 
 
+def test_trainings_that_waited_while_many_were_under_way_are_not_made_up_for(build, space):
+    controller = build()
+    search(space, controller, 200, in_flight=64)
+    assert sum(suggestion.again for suggestion in search(space, controller, 30)) <= 15
+
+
+def test_a_restored_model_is_that_of_before_to_the_last_bit(build, space):
+    controller, restored = build(), build(seed=9)
+    search(space, controller, 60, in_flight=4)
+    rows = controller._rows([space.sample_actions(np.random.default_rng(i)) for i in range(20)])
+    before = controller._current_model().mean(rows)
+    restored.load_state_dict(controller.state_dict())
+    assert (restored._current_model().mean(rows) == before).all()
+
+
 def test_a_network_that_failed_is_not_suggested_again(build, space):
     controller = build()
     search(space, controller, 15)
@@ -310,6 +325,14 @@ def test_adding_observations_equals_conditioning_on_them_at_once(observations):
     assert len(part) == len(whole) == 60
     assert part.fitted() == pytest.approx(part.mean(x))
     assert part.spread(x)[1] == pytest.approx(whole.spread(x)[1], rel=0.05)
+
+
+@pytest.mark.parametrize("value", [0.5, 0.7, 0.8333, 0.9])
+def test_equal_observations_promise_nothing_whatever_their_rounding(observations, value):
+    model = AccuracyModel(KINDS, observations[0], np.full(60, value))
+    expected, high = model.spread(observations[0] + 3)
+    assert expected == pytest.approx(np.full(60, value), rel=1e-9)
+    assert (high - expected < 1e-5 * value).all()
 
 
 def test_expected_observations_add_certainty_and_change_no_mean(observations):
