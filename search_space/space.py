@@ -21,6 +21,9 @@ from search_space.layers import Shape
 
 FORMAT = "baseline-nas/space/1"
 
+_FREE = ("activation", "dropout", "drop_path")
+"""Fields outside the stages on which no cost depends."""
+
 Actions = tuple[int, ...]
 
 
@@ -200,8 +203,10 @@ class SearchSpace:
         return min(ends), max(ends)
 
     def _frames(self) -> Iterator[Architecture]:
-        """An architecture for every choice outside the stages."""
-        outside = sorted({i for fields in (self._top, *self._parts.values()) for i in fields.open.values()})
+        """An architecture for every choice outside the stages that a cost may depend on."""
+        outside = sorted(
+            {i for fields in (self._top, *self._parts.values()) for name, i in fields.open.items() if name not in _FREE}
+        )
         for choice in product(*(range(len(self.decisions[i].choices)) for i in outside)):
             chosen = dict(zip(outside, choice, strict=True))
             yield self.decode([chosen.get(i, 0) for i in range(len(self.decisions))])
