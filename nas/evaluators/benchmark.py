@@ -153,10 +153,9 @@ class BenchmarkEvaluator:
             fitted = len(self._truth.mean.centres)
             some = count if fitted == self._contents["networks"] else f"{fitted:,} of {count}"
             answers = f"a surrogate fitted to {some}, Kendall's tau {self.tau:.2f} on unseen ones"
-        if self.guessed:
-            answers += f"; none of them has {_first_of(self.guessed)}: there it guesses"
         noise = "a child is one of its network's trainings" if self._seeds else f"noise {self.noise:g} points"
-        return f"{answers}; {noise}"
+        guesses = f"; it guesses what {_first_of(self.guessed)} does, for no network has it" if self.guessed else ""
+        return f"{answers}; {noise}{guesses}"
 
     @classmethod
     def load(cls, source: str, space: SearchSpace, noise: float | None = None) -> Self:
