@@ -27,12 +27,16 @@ class Trial:
         key: of the architecture.
         seed: of its training, drawn from the study's seed and the trial's number; of one that was taken over from
             another run, its own there.
+        whole: whether it trains to its last epoch though others are stopped early: the baseline, with which all are
+            compared, and further trainings of a known network, which otherwise would bring nothing but its failing
+            against the best.
     """
 
     number: int
     architecture: Architecture
     key: str
     seed: int
+    whole: bool = False
 
 
 @dataclass(slots=True)
@@ -149,10 +153,12 @@ class Ledger:
             architecture = self.space.decode(actions)
             again = kind == "suggested" and architecture.key() in self.by_key
             suggestion = Suggestion(actions, *told, random=event.get("random", False), again=again)
-            self.adopted += event.get("adopted", False)
             if kind == "suggested":
+                self.adopted += event.get("adopted", False)
                 return self.add(architecture, suggestion, event["seed"])
             self.children[event["trial"]].suggestions.append(suggestion)
+        elif kind in ("completed", "failed") and self.children[event["trial"]].result is not None:
+            raise JournalError(f"the journal is damaged: trial {event['trial']} has two results")
         elif kind == "completed":
             measurement = Measurement(event["accuracy"], event["epochs"], event["seconds"])
             if not (0 <= measurement.accuracy <= 1 and 0 < event["cost"] < math.inf):
@@ -171,11 +177,12 @@ class Ledger:
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None, seed: int) -> Child:
         """A new child, numbered by its place; if its network is known, another training of that."""
-        number = len(self.children)
+        number, key = len(self.children), architecture.key()
         named = architecture if suggestion is None else architecture.with_(name=f"{self.recipe.name}-{number}")
-        child = Child(Trial(number, named, architecture.key(), seed), [] if suggestion is None else [suggestion])
+        trial = Trial(number, named, key, seed, whole=suggestion is None or key in self.by_key)
+        child = Child(trial, [] if suggestion is None else [suggestion])
         self.children[number] = child
-        first = self.by_key.setdefault(child.trial.key, child)
+        first = self.by_key.setdefault(key, child)
         if first is not child:
             first.again.append(child)
         return child

@@ -17,7 +17,7 @@ from nas.evaluators.base import Failure, Measurement, check_unchanged
 from nas.journal import Event, Journal
 from nas.ledger import BASELINE, Child, Ledger
 from nas.recipe import Recipe
-from nas.run import RECIPE, Folder, no_result
+from nas.run import RECIPE, Folder, no_result, write
 from nas.statistics import Estimate, Noise, shrink
 from nas.trials import LONGER, Trials, repeated, train, whole_trainings
 from search_space import InputError
@@ -120,8 +120,10 @@ def retrain(
         ranked = _ranked(ledger, k, [event["trial"] for event in events if event["event"] == "recommended"])
         if not ranked:
             raise no_result(path, ledger)
-        recipe = _recipe(ledger.recipe, seeds, epochs, workers)
-        evaluator = make_evaluator(recipe.with_source_of(Recipe.load(str(path / RECIPE))))
+        now = Recipe.load(str(path / RECIPE))
+        began = ledger.recipe.model_copy(update={"executor": now.executor})
+        recipe = _recipe(began, seeds, epochs, workers)
+        evaluator = make_evaluator(recipe.with_source_of(now))
         check_unchanged(ledger.contents, evaluator.contents(recipe.load_baseline()))
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)
@@ -129,7 +131,7 @@ def retrain(
         found = _compare(ledger, ranked, seeds, recipe, [results[trial.number] for trial in trials])
         if not _recorded(events, found):
             journal.append(found.event())
-    found.choice.child.trial.architecture.save(folder.best)
+    write(folder.best, found.choice.child.trial.architecture.to_yaml())
     return folder, found
 
 

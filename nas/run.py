@@ -74,6 +74,9 @@ class Folder:
                 file.write(recipe.to_yaml())
         except FileExistsError:
             raise InputError(f"--out {path}: another search has just begun there; choose another name") from None
+        except OSError as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise InputError(f"{path / RECIPE}: can't be written: {error.strerror}") from None
         return cls(path)
 
     @classmethod
@@ -162,7 +165,7 @@ def relocate(path: Path, source: str) -> None:
         recipe = Recipe.load(str(file))
         moved = recipe.with_source_of(Recipe.load(str(file), source=source))
         check_unchanged(folder.ledger().contents, make_evaluator(moved).contents(moved.load_baseline()))
-        _replace(file, moved)
+        write(file, moved.to_yaml())
 
 
 def add_scaling(path: Path) -> None:
@@ -173,14 +176,22 @@ def add_scaling(path: Path) -> None:
     """
     recipe = path / RECIPE
     with Journal(Folder.open(path).journal):
-        _replace(recipe, Recipe.load(str(recipe)).scaling())
+        write(recipe, Recipe.load(str(recipe)).scaling().to_yaml())
 
 
-def _replace(file: Path, recipe: Recipe) -> None:
-    """Write a recipe over another; what was there stays where that fails."""
+def write(file: Path, text: str) -> None:
+    """Write a file of a run; what was there stays where that fails.
+
+    Raises:
+        InputError: the disk is full, or the folder can't be written.
+    """
     part = file.with_suffix(".part")
-    part.write_text(recipe.to_yaml(), encoding="utf-8")
-    part.replace(file)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{file}: can't be written: {error.strerror}") from None
 
 
 def retarget(
@@ -218,7 +229,7 @@ def retarget(
     recipe = Recipe.load(
         str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"], source
     )
-    _check_comparable(earlier.recipe, recipe)
+    _check_comparable(earlier, recipe)
     check(recipe)
     evaluator, contents = _prepared(recipe, more > 0 or earlier.baseline not in measured)
     check_unchanged(earlier.contents, contents)
@@ -252,7 +263,7 @@ def _gone_if_unused(folder: Folder, adopted: int = 0) -> Iterator[None]:
         events = folder.events()
         results = sum(event["event"] in ("completed", "failed") for event in events)
         if not events or (isinstance(error, InputError) and results <= adopted):
-            shutil.rmtree(folder.path)
+            shutil.rmtree(folder.path, ignore_errors=True)
         raise
 
 
@@ -285,14 +296,17 @@ def check(recipe: Recipe) -> None:
         raise InputError(unreachable(section.target, low, high, section.cost, space.name))
 
 
-def _check_comparable(earlier: Recipe, recipe: Recipe) -> None:
+def _check_comparable(ledger: Ledger, recipe: Recipe) -> None:
     """Refuse another space or another way to measure: earlier children couldn't be ranked beside new ones.
 
     Raises:
         InputError: the message names the field.
     """
     changeable = {name: getattr(recipe, name) for name in _RETARGETABLE}
-    if changed := earlier.with_source_of(recipe).model_copy(update=changeable).differs(recipe):
+    changed = ledger.recipe.with_source_of(recipe).model_copy(update=changeable).differs(recipe)
+    if changed is None and recipe.load_space().to_dict() != ledger.space.to_dict():
+        changed = f"space: the file {recipe.space} is another"
+    if changed:
         raise InputError(f"{changed}: may not change, the run's children couldn't be ranked beside new ones")
 
 
@@ -352,5 +366,5 @@ def _run(
         with threadpool_limits(1):  # as in every other process
             study.conclude(lambda ledger: verdict(ledger, evaluator))
     if study.ledger.winner is not None:
-        study.ledger.winner.trial.architecture.save(folder.best)
+        write(folder.best, study.ledger.winner.trial.architecture.to_yaml())
     return Searched(folder, study, evaluator)

@@ -107,9 +107,10 @@ class Study:
         """Take over the measured children of another search of the same space, as if they were this one's."""
         for child in children:
             ours = self.ledger.by_key.get(child.trial.key)
-            if child.suggestions and (ours is None or ours.result is not None):
-                number = len(self.ledger.children)
-                event = _suggestion_event(child.suggestions[0], number, child.trial.seed, repeated=False)
+            if child.suggestions:
+                repeated = ours is not None and ours.result is None  # the baseline, which the space holds too
+                number = ours.trial.number if ours is not None and repeated else len(self.ledger.children)
+                event = _suggestion_event(child.suggestions[0], number, child.trial.seed, repeated=repeated)
                 self._record({**event, "adopted": True})
                 ours = self.ledger.children[number]
             if ours is not None and child.result is not None:
@@ -119,10 +120,13 @@ class Study:
         """At the end of the search, record which child is handed over, and whether that beats random sampling."""
         if not self.done or self.ledger.judged is not None:
             return
-        if self.ledger.recommended is None or self.ledger.retrained:  # what retraining chose before is no choice of all
+        retrained = self.ledger.retrained  # among all children, by a retraining that came before the verdict
+        if self.ledger.recommended is None or retrained:
             self._hand_over()
         if self.ledger.recommended is not None:
             self._record({"event": "verdict", **asdict(judge(self.ledger))})
+        if retrained:
+            self._record({name: value for name, value in retrained.items() if name != "time"})
 
     def _hand_over(self) -> None:
         """Adapt the objective until T is met, and choose."""

@@ -55,7 +55,8 @@ class Trials:
         self.contents = contents
         self._journal = journal
         self._watch = watch
-        known = self._begin()
+        self._begun = bool(journal.replay())
+        known = self._known()
         found = {trial.number: known.get((trial.key, trial.seed)) for trial in self.trials}
         self.results: dict[int, Measurement | Failure] = {
             number: result for number, result in found.items() if result is not None
@@ -83,27 +84,32 @@ class Trials:
             event |= {"event": "failed", "reason": result.reason}
         else:
             event |= {"event": "completed", **asdict(result)}
+        if not self._begun:
+            self._journal.append(self._header())
+            self._begun = True
         self._journal.append(event)
         self.results[trial.number] = result
         self._watch(self)
 
-    def _begin(self) -> dict[tuple[str, int], Measurement]:
-        """Start a new journal, or read the results of an earlier one."""
+    def _header(self) -> Event:
+        """The first event, written just before the first result: a list that trained nothing binds to nothing."""
+        settings = {name: value for name, value in self.recipe.model_dump().items() if name in DEPENDS}
+        header: dict[str, Any] = {
+            "event": "trials",
+            "format": FORMAT,
+            "version": __version__,
+            "settings": settings,
+            "contents": self.contents,
+        }
+        if self.grown_from:
+            header["grown_from"] = {"name": self.grown_from.name, "key": self.grown_from.key()}
+        return header
+
+    def _known(self) -> dict[tuple[str, int], Measurement]:
+        """The results of an earlier list in the same journal."""
         events = self._journal.replay()
-        if not events:
-            settings = {name: value for name, value in self.recipe.model_dump().items() if name in DEPENDS}
-            header: dict[str, Any] = {
-                "event": "trials",
-                "format": FORMAT,
-                "version": __version__,
-                "settings": settings,
-                "contents": self.contents,
-            }
-            if self.grown_from:
-                header["grown_from"] = {"name": self.grown_from.name, "key": self.grown_from.key()}
-            self._journal.append(header)
-            return {}
-        self._check_header(events[0])
+        if events:
+            self._check_header(events[0])
         try:
             return {(event["key"], event["seed"]): _result(event) for event in events[1:] if "reason" not in event}
         except KeyError as error:

@@ -20,7 +20,7 @@ from nas.objective import format_quantity
 from nas.recipe import Recipe
 from nas.run import Folder
 from nas.study import Study
-from search_space import Architecture, cost, load_architecture
+from search_space import Architecture, cost, load_architecture, load_space
 
 
 @pytest.fixture
@@ -211,6 +211,20 @@ def test_retargeting_changes_nothing_that_children_were_measured_by(finished, na
     assert (code, out) == (2, "")
     assert part in err
     assert err.count("\n") == 1
+    assert not Path("new").exists()
+
+
+def test_retargeting_over_another_space_of_the_same_name_is_refused(nas, tmp_path):
+    space = {"format": "baseline-nas/space/1"} | load_space("accel-nasbench").to_dict()
+    for kernels, words in (
+        ([3, 5], ["search", "rehearse-b0", "--set", "space=space.yaml", "--set", "children=12", "-o", "run"]),
+        ([5, 3], ["retarget", "run", "--flops", "300M", "--children", "0", "-o", "new"]),
+    ):
+        space["stages"] = [stage | {"kernel_size": kernels} for stage in space["stages"]]
+        (tmp_path / "space.yaml").write_text(json.dumps(space))
+        code, _, err = nas(*words)
+    assert code == 2
+    assert re.fullmatch(r"nas: space: the file \S+ is another: may not change, the run's children .*\n", err)
     assert not Path("new").exists()
 
 

@@ -321,6 +321,20 @@ def test_a_baseline_of_the_space_is_not_trained_twice(recipe, files):
     assert len(study.ledger.best()) == 23
 
 
+def test_a_baseline_that_was_suggested_is_so_where_it_is_adopted(recipe, files):
+    space = load_space(files / "space.yaml")
+    space.decode([0] * len(space.decisions)).save(files / "baseline.yaml")
+    earlier = search(files / "j", recipe(children=23)).ledger
+    assert earlier.baseline.suggestions
+    with Journal(files / "new") as journal:
+        study = Study(recipe(children=23), journal)
+        study.adopt(earlier.children.values())
+    assert study.ledger.baseline.suggestions
+    assert study.ledger.adopted == 23
+    assert len(study._controller.memory) == 24
+    assert search(files / "new", recipe(children=23)).ledger.children == study.ledger.children
+
+
 @by_controller
 def test_an_exhausted_space_ends_the_search_for_good(name, recipe, files, monkeypatch):
     monkeypatch.setattr(nas.study, "MOST_REPEATS", 25)
@@ -585,6 +599,15 @@ def test_it_may_be_executed_otherwise(recipe, files):
     with Journal(files / "j") as journal:
         study = Study(recipe(executor={"name": "tune", "cpus_per_child": 2, "time_limit": 5}), journal)
     assert len(study.ledger.finished()) == 12
+
+
+def test_a_journal_with_two_results_of_a_child_is_refused(recipe, files):
+    search(files / "j", recipe())
+    lines = (files / "j").read_text().splitlines(keepends=True)
+    twice = next(line for line in lines if '"completed"' in line)
+    (files / "j").write_text("".join([*lines, twice]))
+    with pytest.raises(JournalError, match="the journal is damaged: trial 0 has two results"):
+        search(files / "j", recipe())
 
 
 def test_a_journal_of_another_format_is_refused(recipe, files):

@@ -78,6 +78,13 @@ def test_after_a_stop_only_the_rest_is_trained(recipe, trials, path, stop):
     assert rest.seeds == [trial.seed for trial in trials[stop:]]
 
 
+def test_a_list_that_trained_nothing_binds_to_nothing(recipe, small_recipe, trials, path):
+    with pytest.raises(KeyboardInterrupt):
+        train(path, recipe, Scripted(stop_after=0), trials)
+    other = Recipe.load(str(small_recipe), ["proxy.lr=0.01"])
+    assert len(train(path, other, Scripted(), trials)) == len(trials)
+
+
 def test_a_torn_last_line_is_trained_again(recipe, trials, path):
     whole = train(path, recipe, Scripted(), trials)
     path.write_bytes(path.read_bytes()[:-9])
