@@ -30,7 +30,7 @@ from ray.tune.search import Searcher
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
 from nas.executors.base import Source, measure
-from nas.ledger import BASELINE, Trial
+from nas.ledger import Trial
 from nas.recipe import ExecutorSection
 from search_space import Architecture, InputError
 from search_space.blocks import BlockKind, added_kinds, register
@@ -161,11 +161,11 @@ class TuneExecutor:
 
 
 class _EarlyStopping(ASHAScheduler):
-    """Stops children early, never the baseline: every child is compared with its whole training."""
+    """Stops children early, but for those that are to be trained whole."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See `ASHAScheduler.on_trial_result`."""
-        if trial.config["number"] == BASELINE:
+        if trial.config["whole"]:
             return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(tune_controller, trial, result))
 
@@ -236,7 +236,7 @@ class _SourceSearcher(Searcher):
         if trial is None:
             return Searcher.FINISHED if self._source.done else None
         self._trials[trial_id] = trial
-        return {"number": trial.number, "architecture": trial.architecture.to_dict(), "seed": trial.seed}
+        return {"architecture": trial.architecture.to_dict(), "seed": trial.seed, "whole": trial.whole}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Bring a trial's last report to the source."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
+import controllers
+from controllers.random import RandomSearch
 from nas.evaluators import Failure, Measurement
 from nas.executors import make_executor
 from nas.journal import Journal
@@ -119,6 +121,24 @@ def test_early_stopping_ends_bad_children_early_and_keeps_their_accuracy_but_nev
     assert ledger.baseline.result.epochs == 4
     assert max(ledger.finished(), key=lambda child: child.result.accuracy).result.epochs == 4
     assert all(child.result.accuracy == (child.trial.seed % 100) / 100 for child in ledger.finished())
+
+
+class Doubter(RandomSearch):
+    """Random search whose every other child trains the first one's network again."""
+
+    def _suggest(self):
+        self._asked = [*getattr(self, "_asked", []), super()._suggest()]
+        return self._asked[-1] if len(self._asked) % 2 else replace(self._asked[0], again=True)
+
+
+def test_early_stopping_never_ends_another_training_of_a_known_network(run, monkeypatch):
+    monkeypatch.setitem(controllers._CONTROLLERS, "random", Doubter)
+    stopping = "executor.early_stopping={grace_epochs: 1, reduction: 2}"
+    ledger = run("tune", Slow(), stopping, "proxy.epochs=4", children=16)
+    again = ledger.children[1].again
+    assert len(again) == 8
+    assert {child.result.epochs for child in again} == {4}
+    assert min(child.result.epochs for child in ledger.finished()) < 4
 
 
 def test_tune_leaves_no_files(run, tmp_path, monkeypatch):
