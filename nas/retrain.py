@@ -121,10 +121,11 @@ def retrain(
         if not ranked:
             raise no_result(path, ledger)
         now = Recipe.load(str(path / RECIPE))
-        began = ledger.recipe.model_copy(update={"executor": now.executor})
+        moved = {name: getattr(now, name) for name in ("executor", "space", "baseline")}
+        began = ledger.recipe.model_copy(update=moved)
         recipe = _recipe(began, seeds, epochs, workers)
         evaluator = make_evaluator(recipe.with_source_of(now))
-        check_unchanged(ledger.contents, evaluator.contents(recipe.load_baseline()))
+        check_unchanged(ledger.contents, evaluator.contents(ledger.baseline.trial.architecture))
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)
         results = train(path / RETRAIN, recipe, evaluator, trials, ray_address, watch)

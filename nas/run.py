@@ -32,8 +32,8 @@ from search_space import Architecture, InputError, load_architecture
 RESULTS = Path("results")
 JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
 
-_RETARGETABLE = ("name", "children", "objective", "controller", "executor", "scale")
-"""Sections of its recipe that may change when a run is retargeted."""
+_RETARGETABLE = ("name", "children", "objective", "controller", "executor", "scale", "space", "baseline")
+"""Sections of its recipe that may change when a run is retargeted; of the last two, where their files are."""
 
 
 @dataclass(frozen=True)
@@ -304,8 +304,10 @@ def _check_comparable(ledger: Ledger, recipe: Recipe) -> None:
     """
     changeable = {name: getattr(recipe, name) for name in _RETARGETABLE}
     changed = ledger.recipe.with_source_of(recipe).model_copy(update=changeable).differs(recipe)
-    if changed is None and recipe.load_space().to_dict() != ledger.space.to_dict():
-        changed = f"space: the file {recipe.space} is another"
+    if recipe.load_baseline().to_dict() != ledger.baseline.trial.architecture.to_dict():
+        changed = changed or "baseline"
+    if recipe.load_space().to_dict() != ledger.space.to_dict():
+        changed = changed or "space"
     if changed:
         raise InputError(f"{changed}: may not change, the run's children couldn't be ranked beside new ones")
 

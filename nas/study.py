@@ -253,7 +253,7 @@ class Study:
     def _check_header(self, found: Event) -> None:
         """Refuse to continue with another recipe, space or baseline.
 
-        How it is executed, what follows, and where its data are may change.
+        How it is executed, what follows, and where its files are may change.
 
         Raises:
             JournalError: the message names the field.
@@ -262,7 +262,7 @@ class Study:
         if found.get("format") != FORMAT:
             raise JournalError(f"{self._journal.path}: format: must be {FORMAT}, not {found.get('format')!r}")
         began = Recipe.parse(found.get("recipe", {}), str(self._journal.path))
-        changeable = {"executor": recipe.executor, "scale": recipe.scale}
+        changeable = {name: getattr(recipe, name) for name in ("executor", "scale", "space", "baseline")}
         changed = began.with_source_of(recipe).model_copy(update=changeable).differs(recipe)
         check_unchanged(found.get("contents"), self.ledger.contents)
         for name in ("space", "baseline"):

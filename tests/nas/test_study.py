@@ -601,6 +601,14 @@ def test_it_may_be_executed_otherwise(recipe, files):
     assert len(study.ledger.finished()) == 12
 
 
+def test_its_files_may_move(recipe, files):
+    search(files / "j", recipe())
+    moved = {name: str((files / f"{name}.yaml").rename(files / f"moved-{name}.yaml")) for name in ("space", "baseline")}
+    before = (files / "j").read_bytes()
+    assert search(files / "j", recipe(**moved)).done
+    assert (files / "j").read_bytes() == before
+
+
 def test_a_journal_with_two_results_of_a_child_is_refused(recipe, files):
     search(files / "j", recipe())
     lines = (files / "j").read_text().splitlines(keepends=True)
