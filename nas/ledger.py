@@ -28,8 +28,7 @@ class Trial:
         seed: of its training, drawn from the study's seed and the trial's number; of one that was taken over from
             another run, its own there.
         whole: whether it trains to its last epoch though others are stopped early: the baseline, with which all are
-            compared, and further trainings of a known network, which otherwise would bring nothing but its failing
-            against the best.
+            compared, and further trainings of a known network, for a part of one can't be averaged with the first.
     """
 
     number: int

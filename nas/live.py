@@ -149,8 +149,8 @@ def run_bench(prepared: Bench, workers: int, out: Path) -> None:
         status = 1
         typer.echo(f"a worker died after {len(done)} of {prepared.searches} searches; fewer --workers need less memory")
     finally:
-        summary = bench.summary(prepared, done)
         if done:
+            summary = bench.summary(prepared, done)
             (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
             write_plot(summary, out / "bench.html")
         else:
