@@ -13,7 +13,7 @@ from controllers.policy import Batch, PolicyController, PolicyOptions
 class ReinforceOptions(PolicyOptions):
     """Options of `Reinforce`: those of `PolicyOptions`, with defaults for a single step per batch, which is small."""
 
-    batch_size: int = option(4, low=2)
+    batch_size: int = option(5, low=2)
     ent_coef: float = option(0.3, low=0.0, high=1e3)
     imitation_coef: float = option(0.6, low=0.0, high=1e3)
 
