@@ -338,7 +338,7 @@ class ModelBased(PPO):
         if len(observed) < min(_AGAIN_AFTER, self.space.size):
             return None
         share = min(own, 1 - own)
-        self._due = min(self._due, 1) + share
+        self._due = min(self._due, 1 + share * len(self._pending)) + share  # no more than falls due while these are
         if self._due < 1:
             return None
         hopes = dict(zip(observed, self._rewards(accuracies + errors, observed).tolist(), strict=True))
