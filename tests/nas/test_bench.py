@@ -56,18 +56,22 @@ def test_stopping_early_ends_the_searches_under_way(macro):
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("started", [1, 2])
-def test_a_stop_while_the_workers_start_says_so_and_leaves_nothing(tmp_path, started):
-    """The first process is one of multiprocessing's own."""
-    words = ["bench", "--controllers", "random", "--budgets", "10000000", "-o", "bench"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nas.cli", *words],
-        cwd=tmp_path,
+def begin(folder, *words):
+    """`nas bench` in a process, and a session, of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "nas.cli", "bench", "--controllers", "random", *words, "-o", "bench"],
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.mark.parametrize("started", [1, 2])
+def test_a_stop_while_the_workers_start_says_so_and_leaves_nothing(tmp_path, started):
+    """The first process is one of multiprocessing's own."""
+    process = begin(tmp_path, "--budgets", "10000000")
     while process.poll() is None and len(psutil.Process(process.pid).children()) < started:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
@@ -78,15 +82,7 @@ def test_a_stop_while_the_workers_start_says_so_and_leaves_nothing(tmp_path, sta
 
 
 def test_the_searches_before_a_worker_died_are_kept(macro, tmp_path):
-    words = ["bench", "--data", macro, "--controllers", "random", "--budgets", "10000", "--workers", "1", "-o", "bench"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nas.cli", *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )
+    process = begin(tmp_path, "--data", macro, "--budgets", "10000", "--workers", "1")
     while "1/20" not in process.stdout.readline():
         assert process.poll() is None
     (worker,) = (child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline()))
