@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 import controllers
+from nas import recipe_file
 from nas.objective import OWN_EXPONENTS, Objective, make_objective, parse_quantity
-from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
-from search_space.files import flow, parse_yaml, read_yaml
+from nas.recipe_errors import RecipeError, first_error
+from search_space import Architecture, SearchSpace, library, load_architecture, load_space
+from search_space.files import flow
 
-_HERE = Path(__file__).parent
 _NAMES = ("digits", "rehearsal", *library.names("space"), *library.names("architecture"))
-RUNS = _HERE / "runs" if (_HERE / "runs").is_dir() else _HERE.parent / "runs"
-
-
-class RecipeError(InputError):
-    """A recipe with a wrong key, type, unit or range."""
 
 
 def _quantity(value: object) -> object:
@@ -278,7 +273,7 @@ class Recipe(_Section):
     @classmethod
     def _looked_up_here(cls, values: Any) -> Any:
         """Look-ups take microseconds: they need no executor but this process."""
-        if not _has(values, "benchmark") or not isinstance(values.get("executor", {}), Mapping):
+        if not recipe_file.has(values, "benchmark") or not isinstance(values.get("executor", {}), Mapping):
             return values
         given = values.get("executor", {})
         if given.get("workers") not in (None, 1):
@@ -320,20 +315,9 @@ class Recipe(_Section):
         Raises:
             InputError: no such recipe, or a wrong key, type, unit or range; the message names the file and the field.
         """
-        path = _find(name_or_path)
-        values = dict(read_yaml(path))
-        if source is not None:
-            section = "benchmark" if _has(values, "benchmark") else "data"
-            brought = _brought(values, source, settings) if section == "benchmark" else []
-            settings = [*brought, *settings]
-        _drop_what_belongs_to_another(values, settings)
-        counted = _file_cost(values)
-        for setting in settings:
-            _lay_over(values, setting)
-        if source is not None:
-            _write(values, [section, "source"], source, "--data")
-        recipe = cls.parse(values, str(name_or_path))
-        _check_unit(counted, settings)
+        file = recipe_file.read(name_or_path)
+        recipe = cls.parse(recipe_file.lay_over(file, settings, source), name_or_path)
+        recipe_file.check_unit(file, settings)
         return recipe
 
     @classmethod
@@ -346,7 +330,7 @@ class Recipe(_Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise RecipeError(f"{where}: {_first_error(error)}") from None
+            raise RecipeError(f"{where}: {first_error(error, cls)}") from None
 
     def scaling(self) -> Recipe:
         """The recipe with a `scale` section: its own, or the defaults.
@@ -389,113 +373,6 @@ class Recipe(_Section):
 
     def _deployed(self) -> dict[str, int]:
         return self.deployment.model_dump(exclude_none=True)
-
-
-def names() -> tuple[str, ...]:
-    """The shipped recipes."""
-    return tuple(sorted(path.stem for path in RUNS.glob("*.yaml")))
-
-
-def _has(values: object, section: str) -> bool:
-    return isinstance(values, Mapping) and values.get(section) is not None
-
-
-def _find(name_or_path: str) -> Path:
-    if name_or_path in names():
-        return RUNS / f"{name_or_path}.yaml"
-    path = Path(name_or_path)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
-        return path
-    near = get_close_matches(name_or_path, names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(names())}"
-    raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
-
-
-def _brought(values: Mapping[str, Any], source: str, settings: Sequence[str]) -> list[str]:
-    """Settings that a benchmark's file brings to a recipe for another: its space, baseline, noise, and T in FLOPs."""
-    from nas.evaluators.benchmark import FORMATS, format_of
-
-    kind = format_of(source)
-    if values.get("space") not in {other.space for other in FORMATS if other is not kind}:
-        return []
-    brought = [f"space={kind.space}", f"baseline={kind.baseline}", "benchmark.noise=null"]
-    in_flops = (_laid_over("objective.cost", settings) or _file_cost(values)) == "flops"
-    return [*brought, f"objective.target={kind.target:.0f}"] if in_flops else brought
-
-
-def _check_unit(counted: object, settings: Sequence[str]) -> None:
-    """Refuse another cost than the file counted with the file's T, which is in another unit."""
-    cost = _laid_over("objective.cost", settings)
-    if cost not in (None, counted) and _laid_over("objective.target", settings) is None:
-        raise RecipeError(f"--set objective.cost={cost}: needs --set objective.target=... too, T in its own unit")
-
-
-def _file_cost(values: Mapping[str, Any]) -> Any:
-    """What the recipe's file counts as cost."""
-    section = values.get("objective")
-    return section.get("cost", "flops") if isinstance(section, Mapping) else "flops"
-
-
-def _laid_over(field: str, settings: Sequence[str]) -> str | None:
-    """The text that is laid over a field last; None for nothing."""
-    given = [setting.partition("=")[2] for setting in settings if setting.startswith(f"{field}=")]
-    return given[-1] if given else None
-
-
-def _drop_what_belongs_to_another(values: dict[str, Any], settings: Sequence[str]) -> None:
-    """Forget the file's exponents or options where another objective or controller than the file's is laid over it."""
-    for name, default, own in (("objective", "mnasnet", ("w", "w_above")), ("controller", "model_based", ("options",))):
-        chosen, section = _laid_over(f"{name}.name", settings), values.get(name)
-        if chosen is not None and isinstance(section, Mapping) and chosen != section.get("name", default):
-            values[name] = {field: value for field, value in section.items() if field not in own}
-
-
-def _lay_over(values: dict[str, Any], setting: str) -> None:
-    """Write one `a.b=value` into nested mappings."""
-    path, separator, text = setting.partition("=")
-    if not separator or not path:
-        raise RecipeError(f"--set {setting}: must be key=value, such as objective.target=300M")
-    _write(values, path.split("."), parse_yaml(text, f"--set {setting}"), f"--set {setting}")
-
-
-def _write(values: dict[str, Any], path: Sequence[str], value: object, where: str) -> None:
-    """Write a value into nested mappings; `where` is what asked for it."""
-    for section in path[:-1]:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"{where}: {section} holds no fields")
-        values = inner
-    values[path[-1]] = value
-
-
-def _first_error(error: ValidationError) -> str:
-    """The first of pydantic's errors as `path: message`, and how many more there are."""
-    details = error.errors(include_url=False)
-    # A file of another kind has only wrong keys; of a recipe, they say most.
-    first = min(details, key=lambda detail: (detail["loc"] != ("format",), detail["type"] != "extra_forbidden"))
-    skip = ("float", "int", "constrained", "literal")
-    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key{_nearest(first['loc'])}"
-    elif first["type"] == "missing":
-        message = "missing"
-    elif first["type"] != "value_error" and not isinstance(first["input"], (dict, BaseModel)):
-        message = f"{message}, not {first['input']!r}"
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    separator = "." if isinstance(first["input"], dict) and first["type"] == "value_error" else ": "  # a section's own
-    return f"{path}{separator}{message}{more}" if path else f"{message}{more}"
-
-
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    """A hint at the key that was probably meant, and the ones there are."""
-    section: Any = Recipe
-    for part in loc[:-1]:
-        section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
-        section = next(iter(get_args(section)), section)  # X | None
-    fields = list(getattr(section, "model_fields", {}))
-    near = get_close_matches(str(loc[-1]), fields, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(fields)}" if fields else ""
 
 
 def _first_difference(ours: object, theirs: object, path: str) -> str | None:

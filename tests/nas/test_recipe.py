@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas import recipe as recipes
+from nas import recipe_file
 from nas.evaluators.benchmark_file import ACCEL, MACRO
 from nas.objective import AbsoluteObjective, AutoObjective, Objective
-from nas.recipe import Recipe, RecipeError
+from nas.recipe import Recipe
+from nas.recipe_errors import RecipeError
 from search_space import InputError, load_architecture
 from search_space.files import parse_yaml
 
@@ -33,7 +34,7 @@ def digits(*settings: str) -> Recipe:
     return Recipe.load("digits", settings)
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", recipe_file.names())
 def test_shipped_recipes_load_and_name_what_exists(name):
     recipe = Recipe.load(name)
     space, baseline = recipe.load_space(), recipe.load_baseline()
@@ -301,7 +302,7 @@ def test_a_recipe_survives_its_yaml(settings):
     assert recipe.differs(read) is None
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize("name", recipe_file.names())
 @pytest.mark.parametrize("objective", ["hard", "absolute", "auto"])
 def test_every_shipped_recipe_takes_every_objective(name, objective):
     settings = [f"objective.name={objective}", "objective.target=300M"]

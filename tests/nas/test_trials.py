@@ -9,7 +9,8 @@ import pytest
 
 from nas.evaluators import Failure, Measurement
 from nas.journal import JournalError, parse
-from nas.recipe import Recipe, RecipeError
+from nas.recipe import Recipe
+from nas.recipe_errors import RecipeError
 from nas.trials import repeated, train, whole_trainings
 from search_space import DataError, load_space
 

@@ -1,0 +1,44 @@
+"""What is wrong with a recipe, in one line."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from search_space.errors import InputError
+
+
+class RecipeError(InputError):
+    """A recipe with a wrong key, type, unit or range."""
+
+
+def first_error(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first of pydantic's errors about a model as `path: message`, and how many more there are."""
+    details = error.errors(include_url=False)
+    # A file of another kind has only wrong keys; of a recipe, they say most.
+    first = min(details, key=lambda detail: (detail["loc"] != ("format",), detail["type"] != "extra_forbidden"))
+    skip = ("float", "int", "constrained", "literal")
+    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key{_nearest(first['loc'], model)}"
+    elif first["type"] == "missing":
+        message = "missing"
+    elif first["type"] != "value_error" and not isinstance(first["input"], (dict, BaseModel)):
+        message = f"{message}, not {first['input']!r}"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    separator = "." if isinstance(first["input"], dict) and first["type"] == "value_error" else ": "  # a section's own
+    return f"{path}{separator}{message}{more}" if path else f"{message}{more}"
+
+
+def _nearest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """A hint at the key that was probably meant, and the ones there are."""
+    section: Any = model
+    for part in loc[:-1]:
+        section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
+        section = next(iter(get_args(section)), section)  # X | None
+    fields = list(getattr(section, "model_fields", {}))
+    near = get_close_matches(str(loc[-1]), fields, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(fields)}" if fields else ""
