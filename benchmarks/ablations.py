@@ -74,7 +74,7 @@ class WithoutMutations(ModelBased):
 
     def _candidates(self, leaders: Sequence[Actions]) -> list[Actions]:
         with single_threaded():
-            return self.policy.sample_batch(self.rng, self.options.rollouts)[0]
+            return self.policy.sample(self.rng, self.options.rollouts)[0]
 
     def _neighbours(self, actions: Actions) -> list[Actions]:
         return []

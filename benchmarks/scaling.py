@@ -18,7 +18,7 @@ import numpy as np
 
 from nas.fitting import TOLERANCE
 from nas.model import build, fvcore_flops
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 from nas.scaling import DIMENSIONS, CompoundScaler, EfficientNetScaler, Multipliers, grow
 from search_space import cost, load_architecture, load_space
 from search_space.library import names

@@ -10,8 +10,8 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 _LENGTH, _VARIANCE, _NOISE = (1.0, 1.0), (0.0, 1.0), (-4.0, 1.5)
-"""Normal priors (mean, standard deviation) on the logarithms of each length scale, less half that of their number, of
-the function's variance and of the noise's; for observations of variance 1 and columns of variance 1."""
+"""Normal priors (mean, standard deviation) on the logarithms of each length scale, whose mean is log(scales) / 2 more,
+of the function's variance and of the noise variance; rows and observations are standardised."""
 
 _STEPS = 25
 """Of the quasi-Newton maximisation."""
@@ -28,8 +28,8 @@ _LEAST_UNIT = 1e-6
 _JITTER = 1e-6
 
 _OWN, _OWN_DEGREES, _LEAST_OWN = 0.2, 8, 0.05
-"""The share of the unexplained variance that is the network's own: expected, as sure as so many repeated observations
-would make it, and at least."""
+"""Prior on the share of the unexplained variance that is the network's own and not its seed's: its expectation, its
+weight in degrees of freedom, and the least value of the estimate."""
 
 
 class AccuracyModel:

@@ -36,7 +36,8 @@ _MOST_ROWS, _BEST_ROWS = 500, 350
 """A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
 
 _LEADERS, _MUTANTS, _LEAST_CHANGES = 10, 200, 2
-"""Networks with the best estimated reward, how many mutants they have, in how many decisions: these to half."""
+"""Networks of the best estimated rewards, how many mutants are made of them in all, and the fewest decisions in which a
+mutant differs; it differs in half of them at most."""
 
 _CLIMBERS, _CLIMBS = 3, 8
 """The local search on the acquisition looks at all neighbours of the best candidates, several times."""
@@ -192,7 +193,7 @@ class ModelBased(PPO):
     def _sample(self) -> tuple[list[Actions], list[float]]:
         """Rollouts of the policy, and their log-probabilities."""
         with single_threaded():
-            return self.policy.sample_batch(self.rng, self.options.rollouts)
+            return self.policy.sample(self.rng, self.options.rollouts)
 
     def _trusted_model(self) -> AccuracyModel | None:
         """The model, with what is under way taken as expected; None if it doesn't earn trust."""
@@ -330,7 +331,7 @@ class ModelBased(PPO):
         return [observed[i] for i in np.argsort(-self._rewards(accuracies, observed), kind="stable")[:k].tolist()]
 
     def _doubtful(self, model: AccuracyModel) -> Actions | None:
-        """Where one is due, the leader to train again: the best but for its own outcomes' error (upper confidence).
+        """The leader to train again, if one is due: that of the highest estimated reward plus one standard error.
 
         None while that one is under way: the next is worth its training only once this one's outcome is known.
         """
@@ -385,13 +386,7 @@ class ModelBased(PPO):
         return [*leaders, *self._mutants(leaders)]
 
     def _neighbours(self, actions: Actions) -> list[Actions]:
-        """All that differ in one decision."""
-        return [
-            (*actions[:i], choice, *actions[i + 1 :])
-            for i, decision in enumerate(self.space.decisions)
-            for choice in range(len(decision.choices))
-            if choice != actions[i]
-        ]
+        return self.space.one_changed(actions)
 
     def _mutants(self, parents: Sequence[Actions]) -> list[Actions]:
         """Parents with several decisions as in rollouts of the policy."""

@@ -1,6 +1,6 @@
 """The autoregressive LSTM policy over decisions, and the common ground of the controllers that train it.
 
-As in NASNet (Zoph et al. 2018, arXiv 1707.07012, section 3 and appendix) and MnasNet (arXiv 1807.11626, section 4.3),
+As in NASNet (Zoph et al. 2018, arXiv 1707.07012, section 3 and appendix) and MnasNet (arXiv 1807.11626, section 4.2),
 a one-layer LSTM reads the previous choice and a softmax per decision gives the next; weights start uniform in +-0.1.
 """
 
@@ -84,25 +84,8 @@ class LSTMPolicy(nn.Module):
         return logits.log_softmax(-1), state
 
     @torch.no_grad()
-    def sample(self, rng: np.random.Generator) -> tuple[tuple[int, ...], float]:
-        """Draw actions, one per decision, and their log-probability in nats."""
-        inputs, state = self.start[None], None
-        actions, total = [0] * len(self.offsets), 0.0
-        for decision, uniform in enumerate(rng.random(len(actions)).tolist()):
-            log_probs, state = self._step(decision, inputs, state)
-            if not self._space.active(actions)[decision]:  # decided by the earlier actions alone
-                inputs = torch.zeros_like(inputs)
-                continue
-            row = log_probs[0].tolist()
-            cumulated = np.cumsum(np.exp(row))
-            action = int((uniform * cumulated[-1] >= cumulated).sum())
-            actions[decision], total = action, total + row[action]
-            inputs = self.embedding[int(self.offsets[decision]) + action][None]
-        return tuple(actions), total
-
-    @torch.no_grad()
-    def sample_batch(self, rng: np.random.Generator, n: int) -> tuple[list[tuple[int, ...]], list[float]]:
-        """Draw `n` sequences of actions at once, and their log-probabilities in nats."""
+    def sample(self, rng: np.random.Generator, n: int) -> tuple[list[Actions], list[float]]:
+        """Draw `n` sequences of actions, one per decision, and their log-probabilities in nats."""
         inputs, state = self.start.expand(n, -1), None
         actions, totals = np.zeros((n, len(self.offsets)), dtype=int), np.zeros(n)
         for decision in range(actions.shape[1]):
@@ -110,7 +93,7 @@ class LSTMPolicy(nn.Module):
             rows = log_probs.double().numpy()
             cumulated = np.exp(rows).cumsum(1)
             chosen = (rng.random(n)[:, None] * cumulated[:, -1:] >= cumulated).sum(1)
-            on = np.array([self._space.active(row)[decision] for row in actions.tolist()])
+            on = np.array([self._space.active(row)[decision] for row in actions.tolist()])  # by the earlier actions
             actions[:, decision] = chosen * on
             totals += np.where(on, rows[np.arange(n), chosen], 0.0)
             embedded = self.embedding[int(self.offsets[decision]) + torch.from_numpy(chosen)]
@@ -199,7 +182,7 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
 
     def _suggest(self) -> Suggestion:
         with single_threaded():
-            actions, log_prob = self.policy.sample(self.rng)
+            (actions,), (log_prob,) = self.policy.sample(self.rng, 1)
         return Suggestion(actions, log_prob, self._version, random=self._version == 0)
 
     def _learn(self, outcome: Outcome) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.costs import cost_function
 from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import Failure, Measurement
 from nas.executors import make_executor
 from nas.journal import Journal, parse
-from nas.objective import cost_function
 from nas.recipe import Recipe
 from nas.run import RESULTS, check
 from nas.statistics import Floats, Noise, kendall_tau, tau_interval

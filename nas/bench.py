@@ -21,8 +21,9 @@ import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
 from nas import __version__
 from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
-from nas.objective import FORMS, Objective, final_objective, make_objective, told_apart
+from nas.objective import FORMS, Objective, final_objective, make_objective
 from nas.peers import PEERS
+from nas.quantities import told_apart
 from nas.study import ADAPT_EVERY
 from search_space import Architecture, InputError, cost, load_space
 from search_space.files import parse_yaml

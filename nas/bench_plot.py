@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 _COLOURS = ("0,114,178", "213,94,0", "0,158,115", "204,121,167", "86,180,233", "230,159,0", "0,0,0", "148,148,0")

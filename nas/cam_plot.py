@@ -10,7 +10,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from plotly.colors import sequential
 
 from nas.cam import Cam, View
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 from search_space import cost
 
 # lengths in pixels

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
 from search_space.errors import InputError
+
+if TYPE_CHECKING:
+    from nas.scaling import Rounding
 
 app = typer.Typer(
     help="Neural architecture search for an efficient image baseline.",
@@ -96,7 +99,7 @@ def retarget(
     Example: nas retarget results/digits --flops 200M --children 20
     """
     from nas import live, run
-    from nas.objective import parse_amount
+    from nas.quantities import parse_amount
 
     for setting in settings or []:
         if setting.partition("=")[0] in {"objective.cost", "objective.target", "children"}:
@@ -266,24 +269,32 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
 
     Example: nas scale efficientnet-b0 --grid --data photos -o results/grid
     """
-    laid_over = {"step": step, "tolerance": tolerance, "leaders": leaders, "seeds": seeds, "compare": compare or None}
-    if grid:
-        shares = {"--alpha": alpha, "--beta": beta, "--gamma": gamma, "--any-product": any_product or None}
-        budgets = {"--flops": flops, "--memory": memory, "--batch-size": batch_size, "--train-with": train_with}
-        _refuse({"--preset": preset, "--dimension": dimension, **shares, **budgets}, "not with --grid")
-        where = (recipe or "images", data, _settings(settings, workers))
-        _scale_by_grid(arch, where, laid_over, phi, (divisor, round_resolution), out, ray_address)
-        return
-    training = {"--recipe": recipe, "--data": data, "--set": settings, "--ray-address": ray_address}
-    options = {f"--{name}": value for name, value in laid_over.items()}
-    _refuse({**training, **options, "--workers": workers}, "only with --grid")
     from nas import console, family, scaling_tables
     from nas.fitting import Wish
-    from nas.objective import parse_amount
+    from nas.quantities import parse_amount
     from nas.run import find_architecture
     from nas.scaling import Rounding
 
     rounding = Rounding(divisor, round_resolution)
+    laid_over: dict[str, Any] = {
+        "step": step,
+        "tolerance": tolerance,
+        "leaders": leaders,
+        "seeds": seeds,
+        "compare": compare or None,
+    }
+    if grid:
+        shares = {"--alpha": alpha, "--beta": beta, "--gamma": gamma, "--any-product": any_product or None}
+        budgets = {"--flops": flops, "--memory": memory, "--batch-size": batch_size, "--train-with": train_with}
+        _refuse({"--preset": preset, "--dimension": dimension, **shares, **budgets}, "not with --grid")
+        laid_over |= {"phi": None if phi is None else family.parse_phis(phi)}
+        section = [f"scale.{name}={json.dumps(value)}" for name, value in laid_over.items() if value is not None]
+        given = [*_settings(settings, workers), *section]
+        _scale_by_grid(arch, recipe or "images", data, given, rounding, out, ray_address)
+        return
+    training = {"--recipe": recipe, "--data": data, "--set": settings, "--ray-address": ray_address}
+    options = {f"--{name}": value for name, value in laid_over.items()}
+    _refuse({**training, **options, "--workers": workers}, "only with --grid")
     scaler = family.make_scaler(preset, dimension, (alpha, beta, gamma), rounding, any_product)
     images = batch_size or 1
     memory_of = family.memory_function(images, train_with)
@@ -378,7 +389,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
     """
     from nas import bench as benches
     from nas import live
-    from nas.objective import parse_amount
+    from nas.quantities import parse_amount
 
     setup = benches.Setup(
         source=data,
@@ -431,37 +442,22 @@ def _refuse(options: dict[str, Any], why: str) -> None:
 
 def _scale_by_grid(
     arch: str,
-    where: tuple[str, str | None, list[str]],
-    laid_over: dict[str, Any],
-    phi: str | None,
-    rounding: tuple[int, int],
+    recipe: str,
+    data: str | None,
+    settings: list[str],
+    rounding: Rounding,
     out: Path | None,
-    ray_address: str | None,
+    address: str | None,
 ) -> None:
-    """Search the coefficients for a network and write its family.
-
-    Args:
-        arch: see `scale`.
-        where: the recipe, the images and what is laid over the recipe.
-        laid_over: its `scale` section, None for what stays.
-        phi: of the family's members.
-        rounding: of the members' channels and pixels.
-        out: the folder.
-        ray_address: of a running Ray cluster.
-    """
-    from nas import family, grid_plan, live
+    """Search the coefficients for a network and write its family (see `scale`)."""
+    from nas import grid_plan, live
     from nas.recipe import Recipe
     from nas.run import find_architecture
-    from nas.scaling import Rounding
 
     if out is None:
         raise InputError("-o: --grid needs a folder for its trainings and the family")
-    recipe, data, settings = where
-    values = laid_over | {"phi": None if phi is None else family.parse_phis(phi)}
-    scale = [f"scale.{name}={json.dumps(value)}" for name, value in values.items() if value is not None]
-    chosen = Recipe.load(recipe, [*settings, *scale], data)
-    plan = grid_plan.prepare(find_architecture(arch), chosen, Rounding(*rounding))
-    live.run_grid(plan, out, ray_address, live.THE_SAME)
+    plan = grid_plan.prepare(find_architecture(arch), Recipe.load(recipe, settings, data), rounding)
+    live.run_grid(plan, out, address, live.THE_SAME)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 from search_space import Architecture, cost, load_architecture
 from search_space.architecture import FORMAT
 from search_space.errors import InputError

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from nas.evaluators.base import Failure, Measurement
 from nas.ledger import Child, Ledger
-from nas.objective import BAND, format_quantity, plural
+from nas.objective import BAND
+from nas.quantities import format_quantity, plural
 from nas.verdict import recorded
 from search_space import Architecture, cost
 from search_space.architecture import Part

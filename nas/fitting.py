@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 from search_space import cost
 from search_space.architecture import Architecture
 from search_space.errors import InputError

@@ -12,7 +12,6 @@ from nas.recipe import Recipe, Scale
 from nas.scaling import PAPER, Coefficients, CompoundScaler, Multipliers, Rounding, grow
 from nas.trials import whole_trainings
 from search_space import Architecture, InputError, cost
-from search_space.transform import for_proxy
 
 GROWTHS = (1.5, 2.0, 3.0, 4.0)  # times the base's FLOPs, where growth in one dimension is compared
 ALONE = ("width", "depth", "resolution")
@@ -123,10 +122,7 @@ def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding | Non
     rounding = rounding or Rounding()
     CompoundScaler(rounding=rounding).family(architecture, settings.phi)
     training = _recipe(recipe)
-    evaluator = ProxyEvaluator.of(recipe)
-    classes = len(evaluator.images(architecture).classes)
-    resolution = recipe.proxy.resolution or architecture.resolution
-    base = for_proxy(architecture, resolution, recipe.proxy.width, recipe.proxy.final_size, classes)
+    base = ProxyEvaluator.of(recipe).child(architecture)
     candidates = _candidates(base, dict.fromkeys([*wanted, PAPER]), settings.divisor)
     check_training((candidate.network for candidate in candidates), recipe)
     return Plan(architecture, base, candidates, training, settings, rounding)

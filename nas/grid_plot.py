@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 _COLOURS = {"compound": "#D55E00", "width": "#0072B2", "depth": "#009E73", "resolution": "#CC79A7"}

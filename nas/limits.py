@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 from nas.recipe import Recipe
 from search_space import Architecture, InputError, cost
 

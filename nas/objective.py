@@ -1,23 +1,12 @@
-"""Rewards: accuracy against cost, and the costs themselves."""
+"""Rewards: accuracy against cost."""
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
-
-from search_space import InputError, cost
-from search_space.architecture import Architecture
-
-CostFunction = Callable[[Architecture], float]
-LATENCY_WARMUP, LATENCY_RUNS = 3, 10
-_SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 
 BAND = (0.95, 1.01)
 """`auto` is content with a hand-over whose cost is within these multiples of T."""
@@ -145,95 +134,3 @@ def final_objective(objective: Objective, handed_over: Callable[[Objective], flo
             return adapted
         adapted = adapted.adapted(cost)
     return objective
-
-
-EXACT_COSTS = {"flops": cost.flops, "params": cost.params}
-"""Costs that are counted, not measured, by their names in a recipe."""
-
-
-def cost_function(name: str) -> CostFunction:
-    """The cost of the deployed network: `flops` and `params` exactly, `latency` measured on this machine in ms."""
-    if name == "latency":
-        return cache(latency_ms)
-    return EXACT_COSTS[name]
-
-
-def latency_ms(architecture: Architecture) -> float:
-    """Median milliseconds of one image through the network, on the GPU if there is one, else on the CPU."""
-    import torch
-
-    from nas.model import build
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build(architecture).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    image = torch.zeros(1, 3, architecture.resolution, architecture.resolution, device=device)
-    times = []
-    with torch.inference_mode():
-        for _ in range(LATENCY_WARMUP + LATENCY_RUNS):
-            start = time.perf_counter()
-            network(image)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[LATENCY_WARMUP:])
-
-
-def parse_quantity(text: str) -> float:
-    """`400M`, `1.8G`, `4e8` or `400000000` as a number.
-
-    Raises:
-        ValueError: the text is none of these.
-    """
-    number, unit = text.strip(), 1.0
-    if number[-1:].upper() in _SUFFIXES:
-        number, unit = number[:-1], _SUFFIXES[number[-1].upper()]
-    try:
-        return float(number) * unit
-    except ValueError:
-        raise ValueError(f"must be a number such as 400M, 1.8G or 4e8, not {text!r}") from None
-
-
-def parse_amount(option: str, text: str | None) -> float | None:
-    """A command's option such as `1.8G` as a number, None as None.
-
-    Raises:
-        InputError: the text is no positive number; it names the option.
-    """
-    if text is None:
-        return None
-    try:
-        value = parse_quantity(text)
-    except ValueError as error:
-        raise InputError(f"{option}: {error}") from None
-    if not 0 < value < math.inf:
-        raise InputError(f"{option}: must be positive, not {text}")
-    return value
-
-
-def unreachable(target: float, low: float, high: float, cost: str, space: str) -> str:
-    """Why a recipe's T can't be met, in words: the space's networks cost from `low` to `high` in the unit of `cost`."""
-    wrong, *ends = told_apart(target, low, high)
-    return f"objective.target: {wrong} is outside what {space} reaches: {' to '.join(ends)} {cost}"
-
-
-def told_apart(value: float, *others: float) -> list[str]:
-    """A quantity and others for people, with as many digits as tell the first from the others."""
-    texts: list[str] = []
-    for digits in range(4, 18):
-        texts = [format_quantity(number, digits) for number in (value, *others)]
-        if texts[0] not in texts[1:]:
-            break
-    return texts
-
-
-def plural(number: int, what: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def format_quantity(value: float, digits: int = 4) -> str:
-    """A count for people: 385.8M, 5.289M, 1.827G."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:.{digits}g}{unit}"
-    return f"{value:.{max(6, digits)}g}"

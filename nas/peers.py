@@ -9,7 +9,7 @@ from typing import Any
 from controllers.base import Controller, Options, Outcome, Problem, Suggestion
 from search_space import InputError
 
-_EXTRA = "pip install 'baseline-nas[peers]'"
+_EXTRA = "pip install -c constraints.txt -e '.[peers]'"
 
 
 class OptunaTPE(Controller[Options]):

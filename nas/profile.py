@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from nas.costs import latency_ms
 from nas.limits import check_inference
 from nas.model import fvcore_flops
-from nas.objective import latency_ms
 from search_space import Architecture, cost
 from search_space.memory import inference_peaks
 
@@ -36,7 +36,7 @@ def profile(architecture: Architecture) -> dict[str, Any]:
         "params": total.params,
         "flops": total.flops,
         "fvcore_flops": fvcore_flops(architecture),
-        "weight_bytes": total.params * cost.BYTES_PER_NUMBER,
+        "weight_bytes": cost.weight_memory(architecture),
         "activation_memory_bytes": max(peaks),
         "inference_memory_bytes": cost.inference_memory(architecture),
         "training_memory_bytes": cost.training_memory(architecture, TRAINING_BATCH, OPTIMIZER),

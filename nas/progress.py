@@ -16,7 +16,7 @@ from rich.text import Text
 from nas.console import duration, ranking, status_line
 from nas.evaluators.base import Failure
 from nas.ledger import Ledger
-from nas.objective import plural
+from nas.quantities import plural
 from nas.trials import Trials
 
 LINE_EVERY = 2.0  # seconds between two lines in a log file

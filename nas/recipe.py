@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 import controllers
 from nas import recipe_file
-from nas.objective import OWN_EXPONENTS, Objective, make_objective, parse_quantity
+from nas.objective import OWN_EXPONENTS, Objective, make_objective
+from nas.quantities import parse_quantity
 from nas.recipe_errors import RecipeError, first_error
 from search_space import Architecture, SearchSpace, library, load_architecture, load_space
 from search_space.files import flow

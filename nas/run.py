@@ -17,13 +17,14 @@ from shlex import quote
 from threadpoolctl import threadpool_limits
 
 import controllers
+from nas.costs import EXACT_COSTS
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Contents, Measurement, check_unchanged
 from nas.executors import make_executor
 from nas.grid_plan import coefficients
 from nas.journal import Event, Journal, parse
 from nas.ledger import Ledger
-from nas.objective import EXACT_COSTS, unreachable
+from nas.quantities import unreachable
 from nas.recipe import Recipe
 from nas.study import Study
 from nas.verdict import verdict

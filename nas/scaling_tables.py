@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from nas.fitting import TOLERANCE, MemoryFunction, Wish
-from nas.objective import format_quantity
+from nas.quantities import format_quantity
 from nas.scaling import Member, Scaler
 from search_space import cost
 

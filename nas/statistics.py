@@ -86,9 +86,9 @@ def shrink(observations: Sequence[Sequence[float]], noise: Noise) -> list[Estima
     """Estimate each network's mean, drawn towards the mean of all by as much as their spread looks like noise.
 
     Parametric empirical Bayes (Morris, JASA 1983): networks are normal around a common mean, repeats normal around
-    their network. The squared error is smaller in all than that of the plain means, and the highest is much less too
-    high for having been picked; the errors include that mean and spread are estimated themselves. With fewer than four
-    networks, which say too little about their spread, these are the plain means.
+    their network. The total squared error is smaller than that of the plain means, and the highest estimate is
+    inflated much less by having been picked; the errors include that mean and spread are estimated themselves. With
+    fewer than four networks, which say too little about their spread, these are the plain means.
 
     Args:
         observations: the repeats of each network; their numbers may differ.

@@ -9,10 +9,11 @@ from typing import Any
 import controllers
 from controllers import Suggestion
 from nas import __version__
+from nas.costs import CostFunction, cost_function
 from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged, recorded
 from nas.journal import FORMAT, Event, Journal, JournalError
 from nas.ledger import Child, Ledger, Trial, finished_event
-from nas.objective import CostFunction, Objective, cost_function, final_objective
+from nas.objective import Objective, final_objective
 from nas.recipe import Recipe
 from nas.verdict import Verdict, verdict
 from search_space import InputError

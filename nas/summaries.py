@@ -8,7 +8,7 @@ from nas.audit import Audit, Tau
 from nas.cam import Cam
 from nas.grid import Grid, Point, Trained
 from nas.grid_plan import ALONE, GROWTHS, Plan
-from nas.objective import format_quantity, plural
+from nas.quantities import format_quantity, plural
 from nas.retrain import Retrained, Retraining
 from nas.scaling import Coefficients
 from nas.statistics import FEWEST, Estimate, kendall_tau

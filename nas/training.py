@@ -40,12 +40,10 @@ class TrainResult:
     Attributes:
         accuracies: Top-1 accuracy on the held-out images after every epoch, in [0, 1].
         losses: Mean training loss of every epoch.
-        seconds: Wall-clock time of the run.
     """
 
     accuracies: tuple[float, ...]
     losses: tuple[float, ...]
-    seconds: float
 
     @property
     def accuracy(self) -> float:
@@ -89,7 +87,6 @@ def train(
         Diverged: A loss was not finite.
         TimeLimitExceeded: The deadline passed.
     """
-    start = time.monotonic()
     accuracies, losses = list[float](), list[float]()
     with seeded(seed, device):
         feed = _Feed(data, torch.device(device), seed)
@@ -98,7 +95,7 @@ def train(
             losses.append(run.train_epoch(epoch))
             accuracies.append(run.accuracy(epoch))
             report(epoch, accuracies[-1])
-    return TrainResult(tuple(accuracies), tuple(losses), time.monotonic() - start)
+    return TrainResult(tuple(accuracies), tuple(losses))
 
 
 def learning_rate(training: Training, epoch: float) -> float:

@@ -42,9 +42,11 @@ def params(architecture: Architecture) -> int:
 
 def weight_memory(architecture: Architecture) -> int:
     """Bytes of float32 weights, and of the running statistics that batch norms keep beside them."""
-    norms = [layer for part in architecture.parts() for block in part.blocks for layer in block.layers]
-    statistics = sum(layer.params * BYTES_PER_NUMBER + 8 for layer in norms if isinstance(layer, Norm))
-    return params(architecture) * BYTES_PER_NUMBER + statistics
+    layers = [layer for part in architecture.parts() for block in part.blocks for layer in block.layers]
+    norms = [layer for layer in layers if isinstance(layer, Norm)]
+    statistics = sum(layer.params for layer in norms)  # a mean and a variance beside each scale and shift
+    counters = 8 * len(norms)  # torch's int64 num_batches_tracked
+    return (params(architecture) + statistics) * BYTES_PER_NUMBER + counters
 
 
 def inference_memory(architecture: Architecture, batch_size: int = 1) -> int:

@@ -15,11 +15,8 @@ from search_space.architecture import Architecture, Part
 from search_space.blocks import Block
 from search_space.layers import Activation, Dropout, GlobalPool, Layer, Norm, Pool, Shape, SqueezeExcite
 
-NEED_INPUT = (
-    "relu6",
-    "silu",
-    "hard_swish",
-)  # for their gradient, so that in place they save a copy; relu needs its output
+NEED_INPUT = ("relu6", "silu", "hard_swish")
+"""Activations whose gradient needs the input, so that in place they save a copy of it; relu's needs the output."""
 
 Item = TypeVar("Item")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -133,24 +132,16 @@ class SearchSpace:
         return _Stage(selector, alternatives, tuple(sorted(used)))
 
     def _check_choices(self) -> None:
-        """Every choice must make a valid architecture with the first choices elsewhere, and every stage be valid."""
-        starts: list[dict[int, int]] = [{}]
-        for stage in self._stages:
-            if stage.selector is not None:
-                starts += [{stage.selector: i} for i in range(len(stage.alternatives))]
-        for start in starts:
+        """Every choice must be valid, and the largest strides together must leave a pixel of the smallest images."""
+        try:
+            options = [[stage for _, stage in self.stage_options(i)] for i in range(self.num_stages)]
             for i, decision in enumerate(self.decisions):
                 for action in range(len(decision.choices)):
-                    chosen = {**dict.fromkeys(range(len(self.decisions)), 0), i: action, **start}
-                    try:
-                        self.decode([chosen[j] for j in range(len(self.decisions))])
-                    except InputError as error:
-                        raise SpaceError(str(error)) from None
-        for i in range(len(self._stages)):
-            try:
-                deque(self.stage_options(i), maxlen=0)
-            except InputError as error:
-                raise SpaceError(str(error)) from None
+                    self.decode([action if j == i else 0 for j in range(len(self.decisions))])
+            for frame in self._frames():
+                frame.with_(stages=tuple(max(stages, key=attrgetter("stride")) for stages in options))
+        except InputError as error:
+            raise SpaceError(str(error)) from None
 
     def with_(self, **fields: Any) -> SearchSpace:
         """The space with some of its top-level fields changed, such as `resolution` or `num_classes`."""
@@ -250,18 +241,23 @@ class SearchSpace:
             self._specs[key] = build(StageSpec, values, f"stages[{index}]")
         return self._specs[key]
 
+    def one_changed(self, actions: Actions) -> list[Actions]:
+        """All that differ from the actions in one decision that has an effect."""
+        return [
+            (*actions[:i], choice, *actions[i + 1 :])
+            for i, active in enumerate(self.active(actions))
+            for choice in range(len(self.decisions[i].choices))
+            if active and choice != actions[i]
+        ]
+
     def neighbours(self, architecture: Architecture) -> list[Architecture]:
         """All different architectures of the space that one changed decision leads to.
 
         Raises:
             SpaceError: the architecture is outside the space.
         """
-        actions = self.encode(architecture)
-        found: dict[str, Architecture] = {}
-        for i, active in enumerate(self.active(actions)):
-            for action in range(len(self.decisions[i].choices)) if active else ():
-                other = self.decode((*actions[:i], action, *actions[i + 1 :]))
-                found.setdefault(other.key(), other)
+        others = map(self.decode, self.one_changed(self.encode(architecture)))
+        found = {other.key(): other for other in others}
         found.pop(architecture.key(), None)
         return list(found.values())
 

@@ -19,13 +19,14 @@ from typing import Self
 import numpy as np
 
 from controllers.features import Features
+from nas.costs import CostFunction, cost_function
 from nas.evaluators import benchmark_file, surrogate
 from nas.evaluators.base import Contents, Measurement, Report
 from nas.evaluators.benchmark_file import FORMATS, BenchmarkError, Format, Network
 from nas.evaluators.encoder import Encoder
 from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
-from nas.objective import CostFunction, cost_function, plural, unreachable
+from nas.quantities import plural, unreachable
 from nas.recipe import Recipe
 from search_space import Architecture, SearchSpace, cost, load_space
 from search_space.space import Actions
@@ -34,7 +35,7 @@ __all__ = ["FORMATS", "REHEARSAL", "BenchmarkError", "BenchmarkEvaluator", "form
 
 REHEARSAL = "rehearsal"
 NOISE = 0.3
-"""Standard deviation of an observed accuracy where the file can't tell, in points."""
+"""Points of standard deviation of an observed accuracy where the file can't tell: that of Accel-NASBench's repeats."""
 
 _SAMPLE = 1000
 """Random networks; only a target that lies outside of what these have needs a search for what can be reached."""
@@ -45,7 +46,7 @@ Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Table:
-    """The recorded numbers of every network of a space, the accuracies of its trainings say."""
+    """Recorded numbers of every network of a space, such as the accuracies of its trainings."""
 
     def __init__(self, space: SearchSpace, numbers: Mapping[Actions, Sequence[float]]) -> None:
         self.actions = list(numbers)

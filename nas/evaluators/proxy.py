@@ -9,10 +9,10 @@ from functools import lru_cache
 import torch
 
 from nas import training
+from nas.costs import CostFunction, cost_function
 from nas.data import ImageData, load
 from nas.evaluators.base import Contents, Measurement, Report
 from nas.model import build
-from nas.objective import CostFunction, cost_function
 from nas.recipe import Data, Proxy, Recipe
 from search_space.architecture import Architecture
 from search_space.errors import DataError
@@ -53,7 +53,7 @@ class ProxyEvaluator:
         )
 
     def cost_function(self, name: str) -> CostFunction:
-        """The cost of the deployed network (see `nas.objective.cost_function`)."""
+        """The cost of the deployed network (see `nas.costs.cost_function`)."""
         return cost_function(name)
 
     def contents(self, architecture: Architecture) -> Contents:
@@ -75,6 +75,15 @@ class ProxyEvaluator:
             )
         return images
 
+    def child(self, architecture: Architecture) -> Architecture:
+        """The network that is trained for an architecture: its proxy, with the classes of the images.
+
+        Raises:
+            DataError: the data can't be used.
+        """
+        proxy, classes = self.proxy, len(self.images(architecture).classes)
+        return for_proxy(architecture, self._resolution(architecture), proxy.width, proxy.final_size, classes)
+
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Train and measure one child (see `Evaluator.evaluate`).
 
@@ -87,12 +96,10 @@ class ProxyEvaluator:
         start = time.monotonic()
         torch.set_num_threads(self.threads)
         device = "cuda" if self.gpu else "cpu"
-        proxy, resolution = self.proxy, self._resolution(architecture)
-        child = for_proxy(architecture, resolution, proxy.width, proxy.final_size, len(images.classes))
         with training.seeded(seed):
-            network = build(child)
+            network = build(self.child(architecture))
         deadline = start + self.time_limit
-        result = training.train(network, images, proxy, seed=seed, device=device, report=report, deadline=deadline)
+        result = training.train(network, images, self.proxy, seed=seed, device=device, report=report, deadline=deadline)
         return Measurement(result.accuracy, len(result.accuracies), time.monotonic() - start)
 
     def _resolution(self, architecture: Architecture) -> int:

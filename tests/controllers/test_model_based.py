@@ -196,7 +196,7 @@ def test_nothing_that_differs_in_one_decision_promises_more_than_what_is_suggest
     model = controller._trusted_model()
     best = controller._best(model, controller._leaders(model, 1))
     proposed = controller._propose(model)
-    near = [row for row in controller._neighbours(proposed) if controller._key(row) not in controller._known]
+    near = [row for row in space.one_changed(proposed) if controller._key(row) not in controller._known]
     promised = controller._acquisition(model, [proposed, *near], best)
     assert promised[0] == promised.max()
 

@@ -164,9 +164,3 @@ def test_the_baseline_is_not_chosen_again_and_a_small_space_is_refused(nas, smal
     assert code == 2
     assert "--networks 16" in err
     assert "draws from the space small gave 6 networks" in err
-
-
-def test_help_shows_an_example(nas):
-    code, out, _ = nas("audit", "--help")
-    assert code == 0
-    assert "Example: nas audit" in out

@@ -166,7 +166,7 @@ def test_peers_search_alike_with_equal_seeds(macro, name):
 
 def test_a_peer_that_is_not_installed_says_how_to_get_it(macro, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match=r"optuna is not installed: pip install 'baseline-nas\[peers\]'"):
+    with pytest.raises(InputError, match=r"optuna is not installed: pip install -c constraints\.txt -e '\.\[peers\]'"):
         Bench(Setup(source=macro, controllers=("optuna-tpe",), target=40e6))
 
 

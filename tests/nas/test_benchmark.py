@@ -16,7 +16,8 @@ from scipy.stats import kendalltau
 from nas.evaluators.benchmark import REHEARSAL, BenchmarkError, BenchmarkEvaluator, format_of
 from nas.evaluators.benchmark_file import read
 from nas.evaluators.optimum import optimum
-from nas.objective import Objective, parse_quantity
+from nas.objective import Objective
+from nas.quantities import parse_quantity
 from nas.recipe import Recipe
 from search_space import SearchSpace, SpaceError, cost, load_architecture, load_space
 
@@ -274,7 +275,7 @@ class TestSurrogate:
         objective = Objective(target=400e6)
         actions, reward = evaluator.best_reward(objective, cost.flops)
         assert evaluator.best_reward(objective, cost.flops) == (actions, reward)
-        near = [accel.encode(other) for other in accel.neighbours(accel.decode(actions))[:10]]
+        near = accel.one_changed(actions)
         for some in (near, draw(accel, 2000, seed=9)):
             assert (objective(evaluator.accuracies(some), evaluator.costs(cost.flops, some)) <= reward).all()
 

@@ -236,9 +236,3 @@ def test_heat_lies_where_the_map_is_high():
     assert shown[:12, -12:].min() > shown[32:, :32].max() + 50
     flat = np.asarray(overlay(Image.new("RGB", (64, 64), "grey"), np.full((4, 4), 2.0)))
     assert len(np.unique(flat.reshape(-1, 3), axis=0)) == 1
-
-
-def test_help_shows_an_example(nas):
-    code, out, _ = nas("cam", "--help")
-    assert code == 0
-    assert "Example: nas cam" in out

@@ -96,11 +96,5 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_writes_nothing(nas, tmp_path,
     assert not (tmp_path / "family").exists()
 
 
-def test_help_has_an_example(nas):
-    code, out, _ = nas("scale", "--help")
-    assert code == 0
-    assert "Example: nas scale" in out
-
-
 def test_coefficients_far_from_two_go_on_when_told(nas):
     assert nas("scale", "efficientnet-b0", "--alpha", "3", "--any-product", "--phi", "1")[0] == 0

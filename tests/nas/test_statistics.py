@@ -91,6 +91,15 @@ def test_a_wide_spread_is_hardly_shrunk_and_no_spread_almost_wholly():
     assert np.ptp(values) < 0.5 * np.ptp(seen.mean(axis=1))
 
 
+def test_errors_are_those_of_morris():
+    """For equal variances V: V (1 - (k - 1) / k B) + 2 / (k - 3) B^2 (y - mean)^2, with B the share drawn in."""
+    y, k = np.array([0.0, 1.0, 2.0, 3.0, 6.0]), 5
+    share = (k - 3) / (k - 1) / y.var(ddof=1)
+    squares = 1 - (k - 1) / k * share + 2 / (k - 3) * share**2 * (y - y.mean()) ** 2
+    errors = [estimate.error for estimate in shrink(y[:, None], Noise(1.0, 10**9))]
+    assert errors == pytest.approx(np.sqrt(squares), rel=1e-6)
+
+
 def test_fewer_repeats_are_shrunk_more():
     noise = Noise(1.0, 10)
     few, many = shrink([[1.0], [1.0] * 5, [0.0] * 3, [-1.0] * 3, [-1.0] * 3], noise)[:2]

@@ -20,7 +20,9 @@ def test_numbers(text, number):
     assert type(value) is type(number)
 
 
-@pytest.mark.parametrize("word", ["no", "No", "yes", "on", "off", "y", "2024-01-01", "1e", "e5", "400M"])
+@pytest.mark.parametrize(
+    "word", ["no", "No", "yes", "on", "off", "y", "2024-01-01", "1e", "e5", "400M", "010", "12:30", "1_000"]
+)
 def test_words_stay_words(word):
     assert parse_yaml(f"a: {word}", "f") == {"a": word}
 

@@ -307,3 +307,9 @@ def test_the_cost_range_is_that_of_all_networks_where_stages_hand_on_different_s
     for measure in (cost.flops, cost.params):
         costs = [measure(network) for network in networks]
         assert space.cost_range(measure) == (min(costs), max(costs))
+
+
+def test_choices_that_no_network_can_have_together_are_refused():
+    stages = [{"op": "conv", "layers": 1, "out_chs": 8, "stride": [1, 2]}] * 5
+    with pytest.raises(SpaceError, match=r"stages\[3\]\.stride: 2 would shrink 1 px"):
+        SearchSpace({"resolution": 8, "num_classes": 10, "stem": {"out_chs": 8, "stride": 1}, "stages": stages})
