@@ -22,6 +22,7 @@ from nas.statistics import Floats, Noise, kendall_tau, tau_interval
 from nas.study import Study
 from nas.trials import LONGER, Trials, check_journal, make_folder, repeated, train, whole_trainings
 from search_space import Architecture, InputError, SearchSpace, cost
+from search_space.files import write_file
 from search_space.space import Actions
 
 AUDIT = "audit.json"
@@ -165,7 +166,7 @@ def audit(
     seconds = [r.seconds for own in results for r in own[:-1] if isinstance(r, Measurement)]
     forecast = _forecast(recipe, at_a_time, float(np.mean(seconds)), journal_bytes, images)
     summary = _summary(recipe, chosen, results, settings["reference"][0], forecast)
-    (folder / AUDIT).write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    write_file(folder / AUDIT, json.dumps(asdict(summary), indent=2) + "\n")
     return folder, summary
 
 

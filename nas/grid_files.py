@@ -13,6 +13,7 @@ from nas.grid import Grid
 from nas.scaling import Member
 from nas.statistics import Estimate
 from search_space import Architecture, cost
+from search_space.files import write_file
 
 FIGURES, PLOT, FAMILY = "grid.json", "grid.html", "family"
 
@@ -29,7 +30,7 @@ def write(found: Grid, folder: Path) -> list[str]:
         for member in json.loads((folder / FIGURES).read_text(encoding="utf-8"))["family"]:
             (folder / FAMILY / f"{member['name']}.yaml").unlink(missing_ok=True)
     write_family(family, folder / FAMILY)
-    (folder / FIGURES).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_file(folder / FIGURES, json.dumps(figures, indent=1, allow_nan=False) + "\n")
     if found.points:
         from nas.grid_plot import write_plot
 

@@ -27,6 +27,7 @@ from nas.run import SCALE, Folder, Searched
 from nas.study import Study
 from nas.trials import Trials
 from search_space import Architecture
+from search_space.files import write_file
 
 Result = TypeVar("Result")
 
@@ -151,7 +152,7 @@ def run_bench(prepared: Bench, workers: int, out: Path) -> None:
     finally:
         if done:
             summary = bench.summary(prepared, done)
-            (out / "bench.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+            write_file(out / "bench.json", json.dumps(summary, indent=1) + "\n")
             write_plot(summary, out / "bench.html")
         else:
             out.rmdir()

@@ -17,7 +17,7 @@ from nas.evaluators.base import Failure, Measurement, check_unchanged
 from nas.journal import Event, Journal
 from nas.ledger import BASELINE, Child, Ledger
 from nas.recipe import Recipe
-from nas.run import RECIPE, Folder, no_result, write
+from nas.run import RECIPE, Folder, no_result
 from nas.statistics import Estimate, Noise, shrink
 from nas.trials import LONGER, Trials, repeated, train, whole_trainings
 from search_space import InputError
@@ -132,7 +132,7 @@ def retrain(
         found = _compare(ledger, ranked, seeds, recipe, [results[trial.number] for trial in trials])
         if not _recorded(events, found):
             journal.append(found.event())
-    write(folder.best, found.choice.child.trial.architecture.to_yaml())
+    found.choice.child.trial.architecture.save(folder.best)
     return folder, found
 
 

@@ -29,6 +29,7 @@ from nas.recipe import Recipe
 from nas.study import Study
 from nas.verdict import verdict
 from search_space import Architecture, InputError, load_architecture
+from search_space.files import write_file
 
 RESULTS = Path("results")
 JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
@@ -166,7 +167,7 @@ def relocate(path: Path, source: str) -> None:
         recipe = Recipe.load(str(file))
         moved = recipe.with_source_of(Recipe.load(str(file), source=source))
         check_unchanged(folder.ledger().contents, make_evaluator(moved).contents(moved.load_baseline()))
-        write(file, moved.to_yaml())
+        write_file(file, moved.to_yaml())
 
 
 def add_scaling(path: Path) -> None:
@@ -177,22 +178,7 @@ def add_scaling(path: Path) -> None:
     """
     recipe = path / RECIPE
     with Journal(Folder.open(path).journal):
-        write(recipe, Recipe.load(str(recipe)).scaling().to_yaml())
-
-
-def write(file: Path, text: str) -> None:
-    """Write a file of a run; what was there stays where that fails.
-
-    Raises:
-        InputError: the disk is full, or the folder can't be written.
-    """
-    part = file.with_suffix(".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{file}: can't be written: {error.strerror}") from None
+        write_file(recipe, Recipe.load(str(recipe)).scaling().to_yaml())
 
 
 def retarget(
@@ -369,5 +355,5 @@ def _run(
         with threadpool_limits(1):  # as in every other process
             study.conclude(lambda ledger: verdict(ledger, evaluator))
     if study.ledger.winner is not None:
-        write(folder.best, study.ledger.winner.trial.architecture.to_yaml())
+        study.ledger.winner.trial.architecture.save(folder.best)
     return Searched(folder, study, evaluator)

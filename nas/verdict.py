@@ -24,7 +24,7 @@ RANDOM_RUNS = 40
 
 _INTERVAL = (0.025, 0.5, 0.975)
 _DIGITS = 4  # of a reward, as it is shown and judged
-_CHANCE = 1.1  # an accuracy is chance up to this many times its expectation
+_CHANCE = 0.1  # an accuracy is chance up to this share of its expectation, or of what is missing to 1, above it
 _DRAWS = 400
 _POOL = (1000, 4000)  # random architectures at which an accuracy model is drawn
 _UPPER_QUARTILE = 0.6745  # of the standard normal distribution
@@ -123,19 +123,23 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
 def _guessing(ledger: Ledger, measured: list[Child]) -> str:
     """Why nothing can be told where most children are no better than chance; empty otherwise."""
     guessing = int(_at_chance(ledger, measured).sum())
-    told = f"{guessing} of {len(measured)} children are no better than chance at {_classes(ledger)} classes"
-    return f"{told}; train longer (proxy.epochs), or on more images" if 2 * guessing > len(measured) else ""
+    if 2 * guessing <= len(measured):
+        return ""
+    told = f"{guessing} of {len(measured)} children are no better than naming the commonest class"
+    return f"{told} ({_guess(ledger):.2%}); train longer (proxy.epochs), or on more images"
 
 
-def _classes(ledger: Ledger) -> float:
-    """Of the images; infinitely many where there are none, so that nothing is chance."""
-    classes: float = (ledger.contents or {}).get("classes", math.inf)
-    return classes
+def _guess(ledger: Ledger) -> float:
+    """Accuracy of naming the commonest class for all; 0 where there are no classes, so that nothing is chance."""
+    contents = ledger.contents or {}
+    guess: float = contents.get("guess", 1 / contents.get("classes", math.inf))
+    return guess
 
 
 def _at_chance(ledger: Ledger, children: list[Child]) -> NDArray[np.bool_]:
     """Which (n,) know no more than what a guess would."""
-    at_chance: NDArray[np.bool_] = _accuracies(children) <= _CHANCE / _classes(ledger)
+    guess = _guess(ledger)
+    at_chance: NDArray[np.bool_] = _accuracies(children) <= guess + _CHANCE * min(guess, 1 - guess)
     return at_chance
 
 

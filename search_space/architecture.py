@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from search_space.blocks import Block, BlockKind, conv_norm, expand_stage, kind_of, kinds
 from search_space.errors import ArchitectureError, InputError
-from search_space.files import flow, read_yaml
+from search_space.files import flow, read_yaml, write_file
 from search_space.layers import ACTIVATIONS, Activation, Dropout, GlobalPool, Layer, Linear, Pool, Shape
 
 FORMAT = "baseline-nas/architecture/1"
@@ -234,8 +234,12 @@ class Architecture:
             raise type(error)(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
-        """Write the YAML file."""
-        Path(path).write_text(self.to_yaml(), encoding="utf-8")
+        """Write the YAML file.
+
+        Raises:
+            InputError: the disk is full, or the folder can't be written.
+        """
+        write_file(Path(path), self.to_yaml())
 
     def with_(self, **changes: Any) -> Architecture:
         """A copy with some fields changed, validated anew."""

@@ -1,4 +1,4 @@
-"""YAML in and out: safe, YAML 1.2 numbers and booleans, no duplicate keys, one-line errors."""
+"""Files in and out: YAML that is safe, with YAML 1.2 numbers and booleans and no duplicate keys; one-line errors."""
 
 from __future__ import annotations
 
@@ -79,6 +79,21 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise InputError(f"{path}: must hold `name: value` lines")
     return value
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file; what was there stays where that fails.
+
+    Raises:
+        InputError: the disk is full, or the folder can't be written.
+    """
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: can't be written: {error.strerror}") from None
 
 
 def flow(value: Any) -> str:

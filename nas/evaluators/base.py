@@ -11,7 +11,8 @@ from search_space.errors import DataError
 
 Report = Callable[[int, float], None]
 Contents = dict[str, Any]
-"""Of what children are measured on: counts by what is counted, and a digest; not where it lies."""
+"""Of what children are measured on: counts by what is counted, and a digest, not where it lies; of images also `guess`,
+the accuracy of naming one class for all that measure the reward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,14 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
     """Refuse other images, or another benchmark's file, than earlier children were measured on: none compare with them.
 
     Args:
-        then: from a journal; None where it tells nothing. What it tells beside `now`, as of an older version, is left.
+        then: from a journal; None where it tells nothing. What it tells beside `now`, as of an older version, is left,
+            and `guess`, for a seed may choose which images measure the reward.
         now: None where nothing is to be trained, so that nobody looked.
 
     Raises:
         DataError: they differ.
     """
-    if then and now and any(then[name] != now[name] for name in then.keys() & now.keys()):
+    if then and now and any(then[name] != now[name] for name in then.keys() & now.keys() - {"guess"}):
         was, is_now = (
             ", ".join(f"{count:,} {name}" for name, count in each.items() if isinstance(count, int))
             for each in (then, now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from nas.executors.base import Executor
 from nas.executors.serial import SerialExecutor
 from nas.recipe import Recipe
@@ -18,11 +20,13 @@ def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
         ray_address: of a running Ray cluster; None to begin one here.
 
     Raises:
-        InputError: a cluster's address for an executor that uses none.
+        InputError: a cluster's address for an executor that uses none, or a GPU where this process has none.
     """
     if recipe.executor.name == "serial" or recipe.proxy is None:
         if ray_address is not None:
             raise InputError("--ray-address: this recipe trains in one process, without Ray; set executor.name=tune")
+        if recipe.executor.gpus_per_child and not torch.cuda.is_available():
+            raise InputError("executor.gpus_per_child: torch sees no GPU here; set it to 0")
         return SerialExecutor()
     from nas.executors.tune import TuneExecutor
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nas import cli
@@ -377,7 +378,7 @@ def test_children_that_learn_nothing_tell_nothing(nas, small_recipe):
     grey = ["--data", "grey.npz", "--set", "proxy.batch_size=16"]
     _, out, _ = nas("search", small_recipe, *grey, "-o", "run")
     assert "costs count 10 classes, and the images have 4" in out
-    assert "can't be told: 6 of 6 children are no better than chance at 4 classes; train longer" in out
+    assert "can't be told: 6 of 6 children are no better than naming the commonest class (25.00%); train longer" in out
     _, out, _ = nas("top", "run", "-k", "2", "--retrain", "--epochs", "1", "--seeds", "2")
     assert re.match(r"0/\d+ trainings of 1 epoch each done, 0 failed\n", out)  # before the first ends
     assert "all trainings of a network gave the same accuracy, which tells nothing of their luck" in out
@@ -388,6 +389,19 @@ def test_children_that_learn_nothing_tell_nothing(nas, small_recipe):
     _, out, _ = nas("audit", small_recipe, *grey, "--networks", "10", "--epochs", "2", "-o", "audit")
     assert "advice: don't search with it yet: all networks are equally accurate under it" in out
     assert "seed noise" not in out
+
+
+def test_naming_the_commonest_of_unequal_classes_is_not_learning(nas, small_recipe):
+    np.savez("grey.npz", x_train=np.full((120, 8, 8, 3), 127, np.uint8), y_train=(np.arange(120) % 10 == 0) + 0)
+    _, out, _ = nas("search", small_recipe, "--data", "grey.npz", "--set", "proxy.batch_size=16", "-o", "run")
+    assert "children are no better than naming the commonest class (91.67%); train longer" in out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_any_child_fails(nas, small_recipe):
+    code, _, err = nas("search", small_recipe, "--set", "executor.gpus_per_child=1", "-o", "run")
+    assert (code, err) == (2, "nas: executor.gpus_per_child: torch sees no GPU here; set it to 0\n")
+    assert not Path("run").exists()
 
 
 def test_a_line_that_is_lost_from_a_journal_is_named(finished, nas):

@@ -162,6 +162,17 @@ def test_a_full_disk_leaves_the_recipe_as_it_was(small_recipe):
     assert Path("run/recipe.yaml").read_bytes() == before
 
 
+def test_a_full_disk_leaves_no_half_export():
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    words = ("export", "efficientnet-b0", "-o", "out")
+    out, _ = begin(*words, preexec_fn=limit).communicate(timeout=60)
+    assert out == "nas: out/efficientnet-b0.yaml: can't be written: File too large\n"
+    subprocess.run([*NAS, *words], check=True)
+
+
 def test_two_drivers_of_one_run_are_refused(small_recipe):
     driver = begin("search", str(small_recipe), "--out", "run", "--set", "children=60")
     wait_for(lambda: lines("run") >= 3)
