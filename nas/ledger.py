@@ -123,8 +123,8 @@ class Ledger:
         header = events[0]
         if header.get("format") != FORMAT:
             raise JournalError(f"the journal's format must be {FORMAT}, not {header.get('format')!r}")
-        if missing := {"recipe", "space", "baseline"} - header.keys():
-            raise JournalError(f"the journal is damaged: its first line lacks {', '.join(sorted(missing))}")
+        if missing := [name for name in ("baseline", "recipe", "space") if not isinstance(header.get(name), dict)]:
+            raise JournalError(f"the journal is damaged: its first line lacks {', '.join(missing)}")
         recipe = Recipe.parse(header["recipe"], "journal")
         baseline = Architecture.from_dict(header["baseline"])
         ledger = cls(recipe, SearchSpace(header["space"]), baseline, header.get("contents"))
@@ -160,8 +160,9 @@ class Ledger:
             raise JournalError(f"the journal is damaged: trial {event['trial']} has two results")
         elif kind == "completed":
             measurement = Measurement(event["accuracy"], event["epochs"], event["seconds"])
-            if not (0 <= measurement.accuracy <= 1 and 0 < event["cost"] < math.inf):
-                raise JournalError(f"the journal is damaged: accuracy or cost out of range in {dict(event)!r:.200}")
+            counts = min(measurement.epochs, measurement.seconds)
+            if not (0 <= measurement.accuracy <= 1 and 0 < event["cost"] < math.inf and counts >= 0):
+                raise JournalError(f"the journal is damaged: a number out of range in {dict(event)!r:.200}")
             return self.settle(event["trial"], measurement, event["cost"])
         elif kind == "failed":
             return self.settle(event["trial"], Failure(event["reason"]), None)

@@ -13,6 +13,7 @@ from controllers.accuracy_model import AccuracyModel
 from controllers.features import Features
 from nas.evaluators.base import Evaluator
 from nas.evaluators.benchmark import BenchmarkEvaluator
+from nas.journal import JournalError
 from nas.ledger import Child, Ledger
 from nas.statistics import Floats
 
@@ -82,7 +83,10 @@ def recorded(ledger: Ledger) -> Verdict | None:
     """The verdict on a search as it was at its end; None before that."""
     if ledger.judged is None:
         return None
-    return Verdict(**{field.name: ledger.judged[field.name] for field in fields(Verdict)})
+    try:
+        return Verdict(**{field.name: ledger.judged[field.name] for field in fields(Verdict)})
+    except KeyError as error:
+        raise JournalError(f"the journal is damaged: the verdict event lacks {error}") from None
 
 
 def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
