@@ -37,7 +37,7 @@ class WithoutExactCost(ModelBased):
 
     def __init__(self, problem: Problem, options: ModelBasedOptions, seed: int) -> None:
         super().__init__(problem, options, seed)
-        self._blind = True
+        self.reward_model.learns_reward = True
 
 
 class WithoutShrinkage(ModelBased):
@@ -45,7 +45,8 @@ class WithoutShrinkage(ModelBased):
 
     def recommend(self) -> Architecture | None:
         """The network of the best single reward."""
-        return self.space.decode(max(self._observed, key=lambda row: row[1])[0]) if self._observed else None
+        observed = self.reward_model.observed
+        return self.space.decode(max(observed, key=lambda row: row[1])[0]) if observed else None
 
 
 class WithoutSecondTrainings(ModelBased):

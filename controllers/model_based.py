@@ -7,33 +7,21 @@ reward is computed from accuracy, which is learned, and cost: FLOPs and params a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
-from scipy.special import log_expit, ndtr
-from sklearn.linear_model import LogisticRegression
 
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem, Suggestion, option
-from controllers.features import Features
 from controllers.ppo import PPO, PPOOptions
+from controllers.reward_model import LEAST, RewardModel
 from controllers.threads import single_threaded
 from search_space import Architecture
-from search_space.cost import flops, params
 from search_space.space import Actions
-
-_LEAST = 4
-"""Outcomes below which no model is fitted."""
-
-_REFIT = 1.15
-"""The model is fitted anew each time there are so many times as many outcomes; in between, outcomes are added to it."""
-
-_MOST_ROWS, _BEST_ROWS = 500, 350
-"""A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
 
 _LEADERS, _MUTANTS, _LEAST_CHANGES = 10, 200, 2
 """Networks of the best estimated rewards, how many mutants are made of them in all, and the fewest decisions in which a
@@ -45,21 +33,12 @@ _CLIMBERS, _CLIMBS = 3, 8
 _AGAIN_AFTER = 20
 """Networks that must be known before leaders are trained again."""
 
-_SHARPNESS = 10.0
-"""Of the border between networks that fail and others: inverse strength of the regression's L2 penalty."""
-
 _POOL = 64
 """Random networks of which the most unlike the others is taken while no outcome can tell."""
 
 _WIDENING = 1 / 12
 """Power of the number of children under way that exploration grows with: what is expected of them is believed as if it
 had been told, so that deviations are too small (GP-BUCB: Desautels, Krause & Burdick, JMLR 15, 2014, section 4)."""
-
-_LEAST_DEVIATION, _FAR = 1e-9, -30.0
-"""Of a reward; and the standardised distance to the best below which the improvement is taken from its asymptote."""
-
-_CACHED = 20_000
-"""Networks whose features and costs are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +65,7 @@ class ModelBasedOptions(PPOOptions):
     @property
     def least_children(self) -> int:
         """See `Options.least_children`: the random ones, and one that the model chooses."""
-        return max(self.warm_up, _LEAST) + 1
+        return max(self.warm_up, LEAST) + 1
 
 
 class ModelBased(PPO):
@@ -106,21 +85,11 @@ class ModelBased(PPO):
 
     def __init__(self, problem: Problem, options: ModelBasedOptions, seed: int) -> None:
         super().__init__(problem, options, seed)
-        self._features = Features(problem.space, one_hot=False)
-        self._cache: dict[Actions, tuple[np.ndarray, float]] = {}
+        self.reward_model = RewardModel(problem)
         self._asked, self._due = 0, 0.0
         self._pending: dict[str, Actions] = {}
         self._known: set[str] = set()
-        self._ended: list[tuple[Actions, bool]] = []
-        self._told_costs: dict[Actions, float] = {}
-        self._observed: list[tuple[Actions, float, float | None, float | None]] = []
-        self._blind = False
         self._rollouts, _ = self._sample()
-        self._model: AccuracyModel | None = None
-        self._cost_model: AccuracyModel | None = None
-        self._success_model: LogisticRegression | None = None
-        self._fitted: list[int] = []
-        self._modelled = self._refitted_at = 0
 
     def _suggest(self) -> Suggestion:
         self._asked += 1
@@ -133,7 +102,7 @@ class ModelBased(PPO):
             actions = self._propose(model)
         elif not warmed_up:
             actions = self.space.sample_actions(self.rng)
-        elif self._model is None:
+        elif self.reward_model.accuracy_model() is None:
             actions = self._unlike()
         else:
             actions = super()._suggest().actions
@@ -146,45 +115,32 @@ class ModelBased(PPO):
         actions, version = outcome.suggestion.actions, self._version
         key = self._key(actions)
         if outcome.suggestion.again or key not in self._known:  # else it is a stored result
-            self._enter(outcome)
+            self.reward_model.add(outcome)
         self._known.add(key)
         self._pending.pop(key, None)
         super()._learn(outcome)
         if self._version > version:
             self._imagine()
 
-    def _enter(self, outcome: Outcome) -> None:
-        """Keep what a training told."""
-        actions = outcome.suggestion.actions
-        self._ended.append((actions, outcome.reward is not None))
-        self._success_model = None
-        if outcome.reward is None:
-            return
-        self._observed.append((actions, outcome.reward, outcome.accuracy, outcome.cost))
-        if outcome.cost is not None:
-            self._told_costs[actions] = outcome.cost
-        if not self._blind and (outcome.accuracy is None or outcome.cost is None):
-            self._blind, self._model = True, None
-
     @property
     def _warmed_up(self) -> bool:
         """Whether enough was asked for; what others' suggestions told is as good."""
-        return max(self._asked, len(self._observed) + 1) > self.options.warm_up
+        return max(self._asked, len(self.reward_model.observed) + 1) > self.options.warm_up
 
     def recommend(self) -> Architecture | None:
         """The observed network with the best estimated reward; None before any success."""
-        model = self._current_model() if self._warmed_up else None
+        model = self.reward_model.accuracy_model() if self._warmed_up else None
         if model is None:
             best = self.memory.top(1)
             return self.space.decode(best[0]) if best else None
-        return self.space.decode(self._leaders(model, 1)[0])
+        return self.space.decode(self.reward_model.leaders(model, 1)[0])
 
     def _imagine(self) -> None:
         """Train the policy against the model, if the model earns it."""
         model = self._trusted_model()
         if model is None:
             return
-        best = self._best(model, self._leaders(model, 1))
+        best = self._best(model, self.reward_model.leaders(model, 1))
         for _ in range(self.options.model_updates):
             self._rollouts, log_probs = self._sample()
             with single_threaded():
@@ -197,153 +153,39 @@ class ModelBased(PPO):
 
     def _trusted_model(self) -> AccuracyModel | None:
         """The model, with what is under way taken as expected; None if it doesn't earn trust."""
-        model = self._current_model()
+        model = self.reward_model.accuracy_model()
         if model is None or not self._trusts(model):
             return None
-        return model.expecting(self._rows(list(self._pending.values()))) if self._pending else model
+        return model.expecting(self.reward_model.rows(list(self._pending.values()))) if self._pending else model
 
     def _trusts(self, model: AccuracyModel) -> bool:
         """Whether the model's cross-validated fit is good enough."""
         return model.rank_correlation() >= self.options.gate
 
-    def _current_model(self) -> AccuracyModel | None:
-        """The model of what was observed; None while that is too little."""
-        observed = len(self._observed)
-        if observed < _LEAST:
-            return None
-        if self._model is None or observed >= _REFIT * self._refitted_at:
-            self._fitted = self._chosen_rows()
-            self._model, self._refitted_at = self._fit(None), observed
-            self._cost_model = self._fit_cost()
-        elif self._modelled < observed:
-            for new in range(self._modelled, observed):  # one at a time, so that a restored state adds as this one did
-                self._model.add(self._rows([self._observed[new][0]]), self._targets([new]))
-        self._modelled = observed
-        return self._model
-
-    def _chosen_rows(self) -> list[int]:
-        """Which outcomes a new fit takes, so that its time stays bounded."""
-        count = len(self._observed)
-        if self._model is None or count <= _MOST_ROWS:
-            return list(range(count))
-        actions = [row[0] for row in self._observed]
-        order = np.argsort(-self._rewards(self._model.mean(self._rows(actions)), actions), kind="stable")
-        spread = np.linspace(_BEST_ROWS, count - 1, _MOST_ROWS - _BEST_ROWS).astype(int)
-        return sorted(order[:_BEST_ROWS].tolist() + order[spread].tolist())
-
-    def _fit(self, log: Sequence[float] | None) -> AccuracyModel:
-        """A model of the chosen outcomes."""
-        actions = [self._observed[i][0] for i in self._fitted]
-        return AccuracyModel(self._features.kinds, self._features(actions), self._targets(self._fitted), log)
-
-    def _fit_cost(self) -> AccuracyModel | None:
-        """A model of the costs, larger being better, where they can't be counted."""
-        if self._blind or self._counts:
-            return None
-        chosen = [self._observed[i] for i in self._fitted]
-        negative = -np.log([cost or 1.0 for _, _, _, cost in chosen])
-        return AccuracyModel(self._features.kinds, self._features([row[0] for row in chosen]), negative)
-
-    @property
-    def _counts(self) -> bool:
-        """Whether the cost is FLOPs or params, which take microseconds to count; a device's must be learned."""
-        return self.problem.cost in (flops, params)
-
-    def _targets(self, rows: Iterable[int]) -> np.ndarray:
-        """What the model learns from some of the outcomes."""
-        column = 1 if self._blind else 2
-        return np.array([self._observed[i][column] for i in rows])
-
-    def _look_up(self, actions: Sequence[Actions]) -> list[tuple[np.ndarray, float]]:
-        """Features and counted cost of each network."""
-        if len(self._cache) > _CACHED:
-            self._cache = {}
-        new = [row for row in dict.fromkeys(actions) if row not in self._cache]
-        if new:
-            rows, costs = self._features.with_costs(new)
-            counted = costs[:, int(self.problem.cost is params)].astype(float)
-            self._cache.update(zip(new, zip(rows, counted, strict=True), strict=True))
-        return [self._cache[row] for row in actions]
-
-    def _rows(self, actions: Sequence[Actions]) -> np.ndarray:
-        """Features (n, columns)."""
-        return np.array([features for features, _ in self._look_up(actions)])
-
-    def _costs(self, actions: Sequence[Actions]) -> np.ndarray:
-        """Costs (n,), counted; a device's as told, or else learned."""
-        if self._cost_model is None:
-            return np.array([counted for _, counted in self._look_up(actions)])
-        learned = np.exp(-self._cost_model.mean(self._rows(actions)))
-        return np.array([self._told_costs.get(row, cost) for row, cost in zip(actions, learned, strict=True)])
-
-    def _rewards(self, accuracies: np.ndarray, actions: Sequence[Actions]) -> np.ndarray:
-        """Rewards (n,) of accuracies (n,) at the networks' own costs."""
-        if self._blind:
-            return accuracies
-        rewards: np.ndarray = np.broadcast_to(self.problem.objective(accuracies, self._costs(actions)), len(actions))
-        return rewards
-
     def _best(self, model: AccuracyModel, leaders: Sequence[Actions]) -> float:
         """The largest expected reward of the first leader and of what is under way."""
         rows = [*leaders[:1], *self._pending.values()]
-        return float(self._rewards(model.mean(self._rows(rows)), rows).max())
+        return float(self.reward_model.rewards(model.mean(self.reward_model.rows(rows)), rows).max())
 
     def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], best: float) -> np.ndarray:
-        """Logarithms (n,) of the improvements on the reward `best` that are expected of networks, for they may fail."""
-        expected, high = (self._rewards(accuracy, actions) for accuracy in model.spread(self._rows(actions)))
+        """Logarithms (n,) of the improvements on the reward `best` that are expected of networks."""
         exploration = self.options.exploration * (1 + len(self._pending)) ** _WIDENING
-        deviation = (exploration * (high - expected)).clip(_LEAST_DEVIATION)
-        improvement = np.log(deviation) + _log_improvement((expected - best) / deviation)
-        promised: np.ndarray = improvement + self._log_success(actions)
-        return promised
-
-    def _log_success(self, actions: Sequence[Actions]) -> np.ndarray:
-        """Logarithms (n,) of the probabilities that trainings of networks don't fail."""
-        if all(succeeded for _, succeeded in self._ended):
-            return np.zeros(len(actions))
-        if self._success_model is None:
-            rows, succeeded = zip(*self._ended, strict=True)
-            self._success_model = LogisticRegression(C=_SHARPNESS, solver="newton-cholesky").fit(
-                self._rows(rows), succeeded
-            )
-        log_success: np.ndarray = log_expit(self._success_model.decision_function(self._rows(actions)))
-        return log_success
-
-    def _estimates(self, model: AccuracyModel) -> tuple[list[Actions], np.ndarray, np.ndarray, float]:
-        """The n observed networks, estimated accuracies (n,), standard errors (n,) of their outcomes, their own share.
-
-        An estimate is the model's, and a share of what the network's own outcomes say beyond it, the larger the more
-        there are: a smooth model can't know what makes a single network special.
-        """
-        told = [*self._fitted, *range(self._refitted_at, len(self._observed))]
-        numbers: dict[Actions, int] = {}
-        networks = np.array([numbers.setdefault(self._observed[i][0], len(numbers)) for i in told])
-        counts, own = np.bincount(networks), model.own_share(networks)
-        expected = model.fitted()[: len(told)]
-        beyond = self._targets(told) - expected
-        trusted = np.bincount(networks, beyond) * own / (1 + (counts - 1) * own)
-        accuracies = np.bincount(networks, expected) / counts + trusted
-        return list(numbers), accuracies, beyond.std() / np.sqrt(counts), own
-
-    def _leaders(self, model: AccuracyModel, k: int) -> list[Actions]:
-        """The `k` observed networks with the best estimated rewards, best first."""
-        observed, accuracies, _, _ = self._estimates(model)
-        return [observed[i] for i in np.argsort(-self._rewards(accuracies, observed), kind="stable")[:k].tolist()]
+        return self.reward_model.log_improvement(model, actions, best, exploration)
 
     def _doubtful(self, model: AccuracyModel) -> Actions | None:
         """The leader to train again, if one is due: that of the highest estimated reward plus one standard error.
 
         None while that one is under way: the next is worth its training only once this one's outcome is known.
         """
-        observed, accuracies, errors, own = self._estimates(model)
+        observed, accuracies, errors, own = self.reward_model.estimates(model)
         if len(observed) < min(_AGAIN_AFTER, self.space.size):
             return None
         share = min(own, 1 - own)
         self._due = min(self._due, 1 + share * len(self._pending)) + share  # no more than falls due while these are
         if self._due < 1:
             return None
-        hopes = dict(zip(observed, self._rewards(accuracies + errors, observed).tolist(), strict=True))
-        hoped = max(self._leaders(model, _LEADERS), key=hopes.__getitem__)
+        hopes = dict(zip(observed, self.reward_model.rewards(accuracies + errors, observed).tolist(), strict=True))
+        hoped = max(self.reward_model.leaders(model, _LEADERS), key=hopes.__getitem__)
         if self._key(hoped) in self._pending:
             return None
         self._due -= 1
@@ -351,7 +193,7 @@ class ModelBased(PPO):
 
     def _propose(self, model: AccuracyModel) -> Actions:
         """The best candidate that isn't known yet; a random network where all are."""
-        leaders = self._leaders(model, _LEADERS)
+        leaders = self.reward_model.leaders(model, _LEADERS)
         best = self._best(model, leaders)
         scores: dict[Actions, float] = {}
 
@@ -376,10 +218,10 @@ class ModelBased(PPO):
     def _unlike(self) -> Actions:
         """Of some random networks the one least like any that was observed or is under way (maximin distance)."""
         pool = [self.space.sample_actions(self.rng) for _ in range(_POOL)]
-        others = [*self._pending.values(), *(row[0] for row in self._observed)]
+        others = [*self._pending.values(), *(row[0] for row in self.reward_model.observed)]
         if not others:
             return pool[0]
-        return pool[int(cdist(self._rows(pool), self._rows(others)).min(1).argmax())]
+        return pool[int(cdist(self.reward_model.rows(pool), self.reward_model.rows(others)).min(1).argmax())]
 
     def _candidates(self, leaders: Sequence[Actions]) -> list[Actions]:
         """Where the local search begins: the leaders and their mutants."""
@@ -407,12 +249,8 @@ class ModelBased(PPO):
             "due": self._due,
             "pending": [list(actions) for actions in self._pending.values()],
             "known": sorted(self._known),
-            "ended": [(list(actions), succeeded) for actions, succeeded in self._ended],
-            "observed": [(list(actions), *numbers) for actions, *numbers in self._observed],
             "rollouts": [list(actions) for actions in self._rollouts],
-            "fitted": list(self._fitted),
-            "refitted_at": self._refitted_at,
-            "log": None if self._model is None else self._model.log.tolist(),
+            "reward_model": self.reward_model.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -421,22 +259,5 @@ class ModelBased(PPO):
         self._asked, self._due = state["asked"], state["due"]
         self._pending = {self._key(actions): tuple(actions) for actions in state["pending"]}
         self._known = set(state["known"])
-        self._observed = [(tuple(actions), *numbers) for actions, *numbers in state["observed"]]
-        self._ended, self._success_model = [(tuple(actions), succeeded) for actions, succeeded in state["ended"]], None
-        self._told_costs = {actions: cost for actions, _, _, cost in self._observed if cost is not None}
-        self._blind = any(accuracy is None or cost is None for _, _, accuracy, cost in self._observed)
         self._rollouts = [tuple(actions) for actions in state["rollouts"]]
-        self._fitted = list(state["fitted"])
-        self._refitted_at = self._modelled = state["refitted_at"]
-        self._cache, self._model = {}, None if state["log"] is None else self._fit(state["log"])
-        self._cost_model = None if self._model is None else self._fit_cost()
-
-
-def _log_improvement(z: np.ndarray) -> np.ndarray:
-    """Logarithms (n,) of E[max(0, z + e)], e standard normal, also where that is too small for a float."""
-    near = z.clip(_FAR)
-    density = np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi)
-    far = z.clip(max=_FAR)
-    tail = -(far**2 - _FAR**2) / 2 - 2 * np.log(far / _FAR)
-    improvement: np.ndarray = np.log(density + near * ndtr(near)) + tail
-    return improvement
+        self.reward_model.load_state_dict(state["reward_model"])

@@ -118,7 +118,7 @@ def test_the_more_outcomes_a_network_has_the_more_they_count(build, space):
     special = Suggestion(controller.ask()[0].actions)
 
     def estimate() -> float:
-        observed, accuracies, *_ = controller._estimates(controller._current_model())
+        observed, accuracies, *_ = controller.reward_model.estimates(controller.reward_model.accuracy_model())
         return float(accuracies[observed.index(special.actions)])
 
     cost, steps = flops(space.decode(special.actions)), []
@@ -132,9 +132,9 @@ def test_the_more_outcomes_a_network_has_the_more_they_count(build, space):
 def test_a_stored_result_that_is_told_again_is_no_other_training(build, space):
     controller = build()
     told = search(space, controller, 30)
-    before = controller._estimates(controller._current_model())
+    before = controller.reward_model.estimates(controller.reward_model.accuracy_model())
     controller.tell([outcome(space, replace(suggestion, again=False)) for suggestion in told])
-    after = controller._estimates(controller._current_model())
+    after = controller.reward_model.estimates(controller.reward_model.accuracy_model())
     assert before[0] == after[0]
     assert np.array_equal(before[1], after[1])
 
@@ -194,7 +194,7 @@ def test_nothing_that_differs_in_one_decision_promises_more_than_what_is_suggest
     controller = build()
     search(space, controller, 25)
     model = controller._trusted_model()
-    best = controller._best(model, controller._leaders(model, 1))
+    best = controller._best(model, controller.reward_model.leaders(model, 1))
     proposed = controller._propose(model)
     near = [row for row in space.one_changed(proposed) if controller._key(row) not in controller._known]
     promised = controller._acquisition(model, [proposed, *near], best)
@@ -204,9 +204,9 @@ def test_nothing_that_differs_in_one_decision_promises_more_than_what_is_suggest
 def test_the_model_is_surer_of_what_is_under_way(build, space):
     controller = build()
     search(space, controller, 20)
-    rows = controller._rows([suggestion.actions for suggestion in controller.ask(4)])
+    rows = controller.reward_model.rows([suggestion.actions for suggestion in controller.ask(4)])
     (_, alone), (_, expecting) = (
-        model.spread(rows) for model in (controller._current_model(), controller._trusted_model())
+        model.spread(rows) for model in (controller.reward_model.accuracy_model(), controller._trusted_model())
     )
     assert (expecting < alone).all()
 
@@ -214,11 +214,11 @@ def test_the_model_is_surer_of_what_is_under_way(build, space):
 def test_the_next_child_must_improve_on_what_is_under_way_too(build, space):
     controller = build()
     search(space, controller, 20)
-    model = controller._current_model()
-    leaders = controller._leaders(model, 1)
+    model = controller.reward_model.accuracy_model()
+    leaders = controller.reward_model.leaders(model, 1)
     alone = controller._best(model, leaders)
     asked = [suggestion.actions for suggestion in controller.ask(16)]
-    expected = controller._rewards(model.mean(controller._rows(asked)), asked)
+    expected = controller.reward_model.rewards(model.mean(controller.reward_model.rows(asked)), asked)
     assert expected.max() > alone
     assert controller._best(model, leaders) == pytest.approx(expected.max())
 
@@ -228,7 +228,7 @@ def test_children_without_any_outcome_are_less_alike_than_random_ones(build, spa
     asked = [suggestion.actions for suggestion in controller.ask(42)]
 
     def nearest(rows) -> float:
-        apart = cdist(controller._rows(rows), controller._rows(rows))
+        apart = cdist(controller.reward_model.rows(rows), controller.reward_model.rows(rows))
         return float(np.sort(apart)[:, 1].mean())
 
     rng = np.random.default_rng(2)
@@ -239,7 +239,7 @@ def test_children_without_any_outcome_are_less_alike_than_random_ones(build, spa
 def test_exploration_is_wider_the_more_are_under_way(build, space):
     controller = build()
     search(space, controller, 20)
-    model, rows = controller._current_model(), [space.sample_actions(np.random.default_rng(3))]
+    model, rows = controller.reward_model.accuracy_model(), [space.sample_actions(np.random.default_rng(3))]
     alone = controller._acquisition(model, rows, best=1.0)
     controller.ask(16)
     assert controller._acquisition(model, rows, best=1.0) > alone
@@ -261,10 +261,10 @@ def test_trainings_that_waited_while_many_were_under_way_are_not_made_up_for(bui
 def test_a_restored_model_is_that_of_before_to_the_last_bit(build, space):
     controller, restored = build(), build(seed=9)
     search(space, controller, 60, in_flight=4)
-    rows = controller._rows([space.sample_actions(np.random.default_rng(i)) for i in range(20)])
-    before = controller._current_model().mean(rows)
+    rows = controller.reward_model.rows([space.sample_actions(np.random.default_rng(i)) for i in range(20)])
+    before = controller.reward_model.accuracy_model().mean(rows)
     restored.load_state_dict(controller.state_dict())
-    assert (restored._current_model().mean(rows) == before).all()
+    assert (restored.reward_model.accuracy_model().mean(rows) == before).all()
 
 
 def test_a_network_that_failed_is_not_suggested_again(build, space):
@@ -379,7 +379,7 @@ def test_a_cost_that_was_told_is_not_replaced_by_what_a_model_expects(space):
         accuracy = truth(suggestion.actions)
         told[suggestion.actions] = cost
         controller.tell([Outcome(suggestion, reward(accuracy, cost), accuracy, cost)])
-    assert controller._costs(list(told)).tolist() == list(told.values())
+    assert controller.reward_model.costs(list(told)).tolist() == list(told.values())
 
 
 def test_a_cost_that_is_measured_on_a_device_is_learned(space):
@@ -400,4 +400,4 @@ def test_a_cost_that_is_measured_on_a_device_is_learned(space):
         [latency(space.decode(row)) for row in (space.sample_actions(np.random.default_rng(i)) for i in range(50))]
     )
     rows = [space.sample_actions(np.random.default_rng(i)) for i in range(50)]
-    assert np.corrcoef(np.log(controller._costs(rows)), np.log(costs))[0, 1] > 0.9
+    assert np.corrcoef(np.log(controller.reward_model.costs(rows)), np.log(costs))[0, 1] > 0.9

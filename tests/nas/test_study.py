@@ -12,8 +12,8 @@ import pytest
 import controllers
 import nas.study
 from controllers import Suggestion
-from controllers.model_based import ModelBased
 from controllers.random import RandomSearch
+from controllers.reward_model import RewardModel
 from nas.evaluators import Failure, Measurement
 from nas.executors import SerialExecutor
 from nas.journal import TIMES, Journal, JournalError, parse
@@ -442,8 +442,8 @@ def test_a_resumed_model_is_fitted_when_it_was_before(recipe, files, monkeypatch
     """`auto` looks at the hand-over, and so fits the model, while children are still drawn at random."""
     monkeypatch.setattr(nas.study, "ADAPT_EVERY", 3)
     fitted = []
-    fit = ModelBased._fit
-    monkeypatch.setattr(ModelBased, "_fit", lambda self, log: fitted.append(len(self._observed)) or fit(self, log))
+    fit = RewardModel._fit
+    monkeypatch.setattr(RewardModel, "_fit", lambda self, log: fitted.append(len(self.observed)) or fit(self, log))
     settings = {"objective": AUTO, "controller": {"name": "model_based", "options": {**POLICY, "warm_up": 14}}}
     search(files / "whole", recipe(children=20, **settings))
     whole, lines = fitted[:], (files / "whole").read_bytes().splitlines(keepends=True)
