@@ -15,7 +15,7 @@ _TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class EvolutionOptions(Options):
-    """Options of `Evolution`.
+    """Options of `Evolution`; the paper's 100 and 25 are for searches of 20,000 children, not of hundreds.
 
     Attributes:
         population_size: Living individuals; the oldest dies when another arrives. As many are drawn at random first.

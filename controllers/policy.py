@@ -118,6 +118,8 @@ class LSTMPolicy(nn.Module):
 class PolicyOptions(Options):
     """Options of the policy-gradient controllers.
 
+    The defaults were chosen by `nas bench` on Accel-NASBench and NAS-Bench-Macro, at 50 to 1,000 children.
+
     Attributes:
         lr: Adam's learning rate.
         ent_coef: Weight of the entropy bonus; 0 gives none.

@@ -14,7 +14,6 @@ from typing import Any
 from search_space.errors import InputError
 
 FORMAT = "baseline-nas/journal/1"
-TIMES = ("time", "seconds")  # the fields that differ between two runs of the same recipe and seed
 
 Event = Mapping[str, Any]
 

@@ -94,10 +94,10 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
 
     The rewards, without noise, of what each hands over are compared. On a benchmark that knows every network's cost,
     `RANDOM_RUNS` real random runs are made. Elsewhere a model is fitted to the accuracies of all children, of which the
-    random ones show it the bulk of the space; trainings that broke down are left out, and as large a share of random
-    sampling with them. In every function drawn from its posterior random children are drawn and shown with a training's
-    noise, and the best reward chooses one. The random children alone can't say it: the best of hundreds lies far out in
-    the tail of tens.
+    random ones show it the bulk of the space; trainings that broke down are left out, and random sampling loses as
+    large a share of its own. In each function drawn from the model's posterior, as many random children as the search
+    had are observed with a training's noise; the best observed reward picks one, and its reward without noise is
+    compared. The random children alone can't tell: the best of hundreds lies far out in the tail of tens.
 
     Args:
         ledger: of the search, finished or not.

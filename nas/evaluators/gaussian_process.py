@@ -12,10 +12,14 @@ from torch import Tensor
 _LEARN_ROWS = 600
 """The hyperparameters are learned from this many rows at most, for each step costs their third power."""
 _STEPS = 40
-_LOG_NOISE = (-4.0, 1.0)
-_LOG_SIGNAL = (1.0, 1.0)
+"""Of the quasi-Newton maximisation."""
+_LOG_NOISE, _LOG_SIGNAL = (-4.0, 1.0), (1.0, 1.0)
+"""Normal priors (mean, standard deviation) on the logarithms of the variances of noise and function, for targets of
+variance 1."""
 _LENGTH_SPREAD = math.sqrt(3.0)
+"""Standard deviation of the logarithm of a length scale (Hvarfner, Hellsten & Nardi, ICML 2024, section 4)."""
 _LEAST_NOISE = 1e-6
+"""Keeps the kernel matrix positive definite."""
 _BLOCK = 16
 """Rows to predict at a time: their kernels with thousands of centres stay in the processor's cache."""
 

@@ -16,7 +16,7 @@ from controllers.random import RandomSearch
 from controllers.reward_model import RewardModel
 from nas.evaluators import Failure, Measurement
 from nas.executors import SerialExecutor
-from nas.journal import TIMES, Journal, JournalError, parse
+from nas.journal import Journal, JournalError, parse
 from nas.ledger import BASELINE, Ledger
 from nas.recipe import Recipe
 from nas.study import Study
@@ -108,7 +108,7 @@ def events(path: Path, *kinds: str) -> list[dict]:
     """The journal's events, of some kinds only, without the times."""
     found = [json.loads(line) for line in path.read_text().splitlines()]
     return [
-        {name: value for name, value in event.items() if name not in TIMES}
+        {name: value for name, value in event.items() if name not in ("time", "seconds")}
         for event in found
         if not kinds or event["event"] in kinds
     ]
