@@ -27,8 +27,9 @@ _LEADERS, _MUTANTS, _LEAST_CHANGES = 10, 200, 2
 """Networks of the best estimated rewards, how many mutants are made of them in all, and the fewest decisions in which a
 mutant differs; it differs in half of them at most."""
 
-_CLIMBERS, _CLIMBS = 3, 8
-"""The local search on the acquisition looks at all neighbours of the best candidates, several times."""
+_CLIMBERS, _CLIMBS, _NEIGHBOURS = 3, 8, 128
+"""The local search on the acquisition looks at so many of the best candidates, so often, and at so many neighbours of
+each at most, for a field of a space may have thousands of choices."""
 
 _AGAIN_AFTER = 20
 """Networks that must be known before leaders are trained again."""
@@ -106,6 +107,8 @@ class ModelBased(PPO):
             actions = self._unlike()
         else:
             actions = super()._suggest().actions
+            if self._is_known(actions):
+                actions = self._unlike()  # a repeat teaches the model nothing: it would never earn trust again
         self._pending[self._key(actions)] = actions
         with single_threaded(), torch.no_grad():
             log_prob = min(0.0, float(self._log_prob([actions])))
@@ -192,7 +195,7 @@ class ModelBased(PPO):
         return hoped
 
     def _propose(self, model: AccuracyModel) -> Actions:
-        """The best candidate that isn't known yet; a random network where all are."""
+        """The best candidate that isn't known yet; where all are, a network far from them."""
         leaders = self.reward_model.leaders(model, _LEADERS)
         best = self._best(model, leaders)
         scores: dict[Actions, float] = {}
@@ -210,14 +213,14 @@ class ModelBased(PPO):
             climbed.update(fresh)
             score([neighbour for row in fresh for neighbour in self._neighbours(row)])
         for row in sorted(scores, key=scores.__getitem__, reverse=True):
-            key = self._key(row)
-            if key not in self._known and key not in self._pending:
+            if not self._is_known(row):
                 return row
-        return self.space.sample_actions(self.rng)
+        return self._unlike()
 
     def _unlike(self) -> Actions:
-        """Of some random networks the one least like any that was observed or is under way (maximin distance)."""
+        """Of some random new networks the one least like any that was observed or is under way (maximin distance)."""
         pool = [self.space.sample_actions(self.rng) for _ in range(_POOL)]
+        pool = [row for row in pool if not self._is_known(row)] or pool
         others = [*self._pending.values(), *(row[0] for row in self.reward_model.observed)]
         if not others:
             return pool[0]
@@ -228,7 +231,11 @@ class ModelBased(PPO):
         return [*leaders, *self._mutants(leaders)]
 
     def _neighbours(self, actions: Actions) -> list[Actions]:
-        return self.space.one_changed(actions)
+        """All that differ in one decision; some of them where a space has very many."""
+        near = self.space.one_changed(actions)
+        if len(near) <= _NEIGHBOURS:
+            return near
+        return [near[i] for i in self.rng.choice(len(near), _NEIGHBOURS, replace=False).tolist()]
 
     def _mutants(self, parents: Sequence[Actions]) -> list[Actions]:
         """Parents with several decisions as in rollouts of the policy."""
@@ -238,6 +245,11 @@ class ModelBased(PPO):
         changes = self.rng.integers(_LEAST_CHANGES, most + 1, size=(_MUTANTS, 1))
         changed = self.rng.random(chosen.shape).argsort(1) < changes
         return [tuple(row) for row in np.where(changed, samples, chosen).tolist()]
+
+    def _is_known(self, actions: Actions) -> bool:
+        """Whether the network has an outcome, or is under way."""
+        key = self._key(actions)
+        return key in self._known or key in self._pending
 
     def _key(self, actions: Actions) -> str:
         return self.space.decode(actions).key()

@@ -24,7 +24,7 @@ from nas.grid_plan import Plan
 from nas.progress import BenchProgress, SearchProgress, TrialsProgress
 from nas.recipe import Recipe
 from nas.run import SCALE, Folder, Searched
-from nas.study import Study
+from nas.study import MOST_REPEATS, Study
 from nas.trials import Trials
 from search_space import Architecture
 from search_space.files import write_file
@@ -73,7 +73,10 @@ def run_search(
     if ledger.best(1):
         show(console.target_words(ledger), "", console.ranking(ledger, 10))
     if searched.study.exhausted:
-        typer.echo("The controller has no more new networks to suggest, so the search ended early.")
+        typer.echo(
+            f"The controller suggested known networks alone, {MOST_REPEATS} times in a row: the search ended after "
+            f"{len(ledger.finished()):,} of {ledger.recipe.children:,} children."
+        )
     if not ledger.best(1):
         sys.exit(1)
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")

@@ -84,8 +84,8 @@ class Training(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-5
     schedule: Literal["cosine", "mnasnet"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     bn_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
     crop: bool = True
     flip: bool = True
@@ -108,9 +108,9 @@ class Proxy(Training):
     """
 
     resolution: Annotated[int, Field(ge=8, le=1024)] | None
-    width: Annotated[float, Field(gt=0, le=4)] = 1
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
     final_size: Count = 4
-    share: Share = 1
+    share: Share = 1.0
 
 
 class Benchmark(_Section):
@@ -189,9 +189,9 @@ class ExecutorSection(_Section):
 
     name: Literal["tune", "serial"] = "tune"
     workers: Count | None = None
-    cpus_per_child: Positive = 1
-    gpus_per_child: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    time_limit: Positive = 3600
+    cpus_per_child: Positive = 1.0
+    gpus_per_child: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    time_limit: Positive = 3600.0
     retries: Annotated[int, Field(ge=0)] = 1
     early_stopping: EarlyStopping | None = None
 
@@ -239,7 +239,7 @@ class Scale(_Section):
     divisor: Count = 1
     compare: bool = False
     phi: Annotated[list[Annotated[float, Field(ge=0, le=20)]], Field(min_length=1), AfterValidator(_members)] = [
-        *range(8)
+        *map(float, range(8))
     ]
 
 

@@ -198,7 +198,7 @@ def _finite(value: Any, field: str, least: float = 0, most: float = math.inf) ->
         raise BenchmarkError(f"{field}: must be a finite number, not {value!r:.40}")
     if not least <= value <= most:
         bounds = f"from {least:g} to {most:g}" if most < math.inf else "positive"
-        raise BenchmarkError(f"{field}: must be {bounds}, not {value!r}")
+        raise BenchmarkError(f"{field}: must be {bounds}, not {value!r:.40}")
     return float(value)
 
 
@@ -208,7 +208,7 @@ _LETTERS = {"exp_ratio": "e", "kernel_size": "k", "layers": "l", "se_ratio": "se
 def _accel_actions(row: Mapping[str, Any], space: SearchSpace) -> Actions:
     for field in _LETTERS.values():
         if not isinstance(row[field], list) or len(row[field]) != space.num_stages:
-            raise BenchmarkError(f"{field}: must be a list of {space.num_stages} numbers, not {row[field]!r}")
+            raise BenchmarkError(f"{field}: must be a list of {space.num_stages} numbers, not {row[field]!r:.40}")
     actions = []
     for decision in space.decisions:
         stage, _, name = decision.name.partition(".")
@@ -216,7 +216,7 @@ def _accel_actions(row: Mapping[str, Any], space: SearchSpace) -> Actions:
         choices = (0, 1) if field == "se" else decision.choices
         value = row[field][index]
         if type(value) not in (int, float) or value not in choices:
-            raise BenchmarkError(f"{field}: {value!r} in stage {index + 1} is not one of {list(choices)}")
+            raise BenchmarkError(f"{field}: {value!r:.40} in stage {index + 1} is not one of {list(choices)}")
         actions.append(choices.index(value))
     return tuple(actions)
 
@@ -224,13 +224,13 @@ def _accel_actions(row: Mapping[str, Any], space: SearchSpace) -> Actions:
 def _macro_actions(row: Mapping[str, Any], space: SearchSpace) -> Actions:
     digits = row["arch"]
     if not isinstance(digits, str) or len(digits) != space.num_stages or set(digits) - set("012"):
-        raise BenchmarkError(f"arch: must be {space.num_stages} digits from 0 to 2, not {digits!r}")
+        raise BenchmarkError(f"arch: must be {space.num_stages} digits from 0 to 2, not {digits!r:.40}")
     return tuple(map(int, digits))
 
 
 def _macro_accuracies(row: Mapping[str, Any]) -> list[float]:
     if not isinstance(row["acc"], list) or len(row["acc"]) != 3:
-        raise BenchmarkError(f"acc: must be three accuracies, not {row['acc']!r}")
+        raise BenchmarkError(f"acc: must be three accuracies, not {row['acc']!r:.40}")
     _number(row, "mean", most=100)
     return [_finite(value, "acc", most=100) for value in row["acc"]]
 

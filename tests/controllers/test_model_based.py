@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 import controllers
 from controllers import Outcome, Suggestion
 from controllers.accuracy_model import AccuracyModel
-from search_space import InputError, load_space
+from search_space import InputError, SearchSpace, load_space
 from search_space.cost import flops
 
 TARGET = 40e6
@@ -79,6 +79,19 @@ def test_many_under_way_are_all_different_networks(build, space):
     search(space, controller, 20)
     asked = controller.ask(40)
     assert len({space.decode(suggestion.actions).key() for suggestion in asked}) == 40
+
+
+def test_without_trust_in_the_model_no_network_is_suggested_twice(build, space):
+    asked = search(space, build(gate=1.0), 200)
+    assert len({space.decode(suggestion.actions).key() for suggestion in asked}) == 200
+
+
+def test_of_thousands_of_neighbours_some_are_looked_at():
+    stages = [{"op": "mbconv", "layers": 1, "exp_ratio": [*range(1, 101)], "out_chs": [*range(8, 108)]}] * 2
+    wide = SearchSpace({"resolution": 32, "num_classes": 10, "stem": {"out_chs": 8}, "stages": stages})
+    near = controllers.create("model_based", wide, objective=reward, cost=flops, seed=0)._neighbours((0,) * 4)
+    assert len(set(near)) == 128
+    assert {sum(map(bool, row)) for row in near} == {1}
 
 
 @pytest.mark.parametrize("in_flight", [1, 16])
