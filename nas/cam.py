@@ -202,8 +202,8 @@ def _kept(path: Path, network: Architecture, recipe: Recipe) -> Mapping[str, Any
         return None
     try:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        key, settings = found["key"], found["settings"]
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        key, settings = found["key"], dict(found["settings"])
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
         raise InputError(f"{path}: damaged; move it away to train this network again") from None
     began = Recipe.parse({**recipe.model_dump(), **settings}, str(path))
     changed = began.differs(recipe) or (None if key == network.key() else "the network")
@@ -218,7 +218,7 @@ def _train(
     """Train a network and keep it.
 
     Raises:
-        InputError: it diverged.
+        InputError: it diverged, or the disk is full.
     """
     assert recipe.proxy is not None
     torch.set_num_threads(max(1, int(recipe.executor.cpus_per_child)))
@@ -234,8 +234,13 @@ def _train(
     weights = {key: value.cpu() for key, value in module.state_dict().items()}
     trained = {"key": network.key(), "settings": settings, "accuracy": result.accuracy, "weights": weights}
     unfinished = path.with_suffix(".part")
-    torch.save(trained, unfinished)
-    unfinished.replace(path)
+    try:
+        torch.save(trained, unfinished)
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
+        unfinished.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or "is the disk full?"
+        raise InputError(f"{path}: can't be written: {reason}") from None
     return trained
 
 

@@ -299,7 +299,8 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     images = batch_size or 1
     memory_of = family.memory_function(images, train_with)
     if flops is None and memory is None:
-        members, words = scaler.family(find_architecture(arch), family.parse_phis(phi or family.PHIS)), []
+        phis = family.parse_phis(family.PHIS if phi is None else phi)
+        members, words = scaler.family(find_architecture(arch), phis), []
     else:
         wish = Wish(parse_amount("--flops", flops), parse_amount("--memory", memory), memory_of)
         member = family.fit(find_architecture(arch), scaler, wish, phi)

@@ -311,6 +311,6 @@ def bench(summary: Mapping[str, Any]) -> Table:
 
 def show(*things: Table | str) -> None:
     """Print tables and lines; nothing is cut off where there is no terminal."""
-    screen = Console() if sys.stdout.isatty() else Console(width=200)
+    screen = Console(emoji=False) if sys.stdout.isatty() else Console(width=200, emoji=False)
     for thing in things:
         screen.print(thing, highlight=False, markup=False, soft_wrap=isinstance(thing, str))

@@ -28,7 +28,7 @@ def export(architecture: Architecture, formats: Sequence[str], folder: Path) -> 
 
 
 def _yaml(architecture: Architecture, path: Path) -> Path:
-    if path.exists() and path.read_text(encoding="utf-8") != architecture.to_yaml():
+    if path.exists() and path.read_bytes() != architecture.to_yaml().encode():
         raise ExportError(f"{path}: exists and holds something else; choose another -o")
     architecture.save(path)
     again = Architecture.load(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,7 +14,7 @@ from nas import recipe_file
 from nas.objective import OWN_EXPONENTS, Objective, make_objective
 from nas.quantities import parse_quantity
 from nas.recipe_errors import RecipeError, first_error
-from search_space import Architecture, SearchSpace, library, load_architecture, load_space
+from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
 from search_space.files import flow
 
 _NAMES = ("digits", "rehearsal", *library.names("space"), *library.names("architecture"))
@@ -50,6 +50,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_nan=False)]
 Exponent = Annotated[float, Field(ge=-10, le=0)]
+Deployable = TypeVar("Deployable", Architecture, SearchSpace)
 
 
 class _Section(BaseModel):
@@ -360,17 +361,24 @@ class Recipe(_Section):
 
     def load_space(self) -> SearchSpace:
         """The search space of the deployed network."""
-        return load_space(self.space).with_(**self._deployed())
+        return self._deploy(self.space, load_space(self.space))
 
     def load_baseline(self) -> Architecture:
         """The network to compare with, deployed as the children are."""
-        return load_architecture(self.baseline).with_(**self._deployed())
+        return self._deploy(self.baseline, load_architecture(self.baseline))
 
     def make_objective(self) -> Objective:
         """The reward."""
         section = self.objective
         more = section.cost.startswith("throughput")
         return make_objective(section.name, section.target, section.w, section.w_above, more)
+
+    def _deploy(self, source: str, what: Deployable) -> Deployable:
+        """A space or network with the recipe's own resolution and classes; `source` is what the recipe calls it."""
+        try:
+            return what.with_(**self._deployed())
+        except InputError as error:
+            raise type(error)(f"{source}, as `deployment` asks for it: {error}") from None
 
     def _deployed(self) -> dict[str, int]:
         return self.deployment.model_dump(exclude_none=True)

@@ -83,6 +83,7 @@ class _Pass:
         peaks: most of them in each part that is done.
         images: what enters; it gets no gradient.
         forked: the input of both branches of a block, which no activation may overwrite.
+        begun: blocks that were begun, the stem's among them.
     """
 
     batch_size: int
@@ -93,6 +94,7 @@ class _Pass:
     peaks: list[int] = field(default_factory=list)
     images: _Tensor | None = None
     forked: _Tensor | None = None
+    begun: int = 0
 
     def take(self, size: int, shape: Shape | None = None) -> _Tensor:
         self.live += size
@@ -138,12 +140,13 @@ class _Pass:
         return out
 
     def block(self, block: Block, x: _Tensor) -> _Tensor:
+        self.begun += 1
         if block.shortcut is None:
             self.forked = None
             return self.sequence(block.main + block.post, x, self.layer)
         self.forked = x
         main = self.sequence(block.main, x, self.layer)
-        if self.drop_path:
+        if self.drop_path and self.begun > 2:  # after the stem, the first block's own rate is 0
             main = self.pointwise(self.pointwise(main))  # times who is kept, over the share of them
         total = self.pointwise(main, self.sequence(block.shortcut, x, self.layer))
         out = self.sequence(block.post, total, self.layer)

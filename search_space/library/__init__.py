@@ -42,7 +42,7 @@ def _find(name_or_path: str | Path, kind: str) -> Path:
     known = names(kind)
     if name in known:
         return _FILES[name]
-    if (unpublished := _BENCHMARKS / f"{name}.yaml").is_file():
+    if Path(name).name == name and (unpublished := _BENCHMARKS / f"{name}.yaml").is_file():
         return unpublished
     path = Path(name)
     if path.exists() or path.suffix in (".yaml", ".yml"):

@@ -259,6 +259,7 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "rehearse-b0", "--set", "objective.cost=throughput_phone"], "throughput_phone"),
         (["search", "digits", "--set", "objective.cost=latency"], "needs --set objective.target=... too"),
         (["search", "rehearse-b0", "--set", "deployment.resolution=96"], "deployment: a benchmark's networks"),
+        (["search", "digits", "--set", "deployment.resolution=8"], "mbconv, as `deployment` asks for it: stages["),
         (["search", "rehearse-b0", "--set", "objective.cost=ms"], "objective.cost: must be flops, params, latency, or"),
         (["search", "digits", "--set", "name=a b"], "name: must be letters, digits"),
         (["search", "rehearse-b0", "--set", "baseline=mobilenet-v2"], "baseline: mobilenet-v2 is outside the space"),
@@ -442,11 +443,12 @@ def test_a_benchmarks_device_figures_and_the_order_of_its_rows_are_those_of_the_
         assert re.search(rf"changed since the run began, from {count} networks to \d+ networks", err)
 
 
-def test_an_export_never_overwrites_another_file(nas, tmp_path):
-    (tmp_path / "efficientnet-b0.yaml").write_text("mine")
+@pytest.mark.parametrize("content", [b"mine", b"\xff"])
+def test_an_export_never_overwrites_another_file(nas, tmp_path, content):
+    (tmp_path / "efficientnet-b0.yaml").write_bytes(content)
     code, _, err = nas("export", "efficientnet-b0", "-o", tmp_path)
     assert code == 2
-    assert (tmp_path / "efficientnet-b0.yaml").read_text() == "mine"
+    assert (tmp_path / "efficientnet-b0.yaml").read_bytes() == content
     assert "efficientnet-b0.yaml" in err
 
 

@@ -70,6 +70,7 @@ def test_phis_that_cant_be(text):
     ("words", "part"),
     [
         (("--phi", "0.5"), "--phi 0.5: must be 1 or more"),
+        (("--phi", ""), "--phi : must be numbers such as 1..7 or 1,2.5"),
         (("--phi", "60"), "--phi 60: would grow a dimension more than 100 times"),
         (("--alpha", "0.9"), "--alpha 0.9: must be a number from 1 up"),
         (("--alpha", "3"), "alpha * beta^2 * gamma^2 is 4.801, not near 2"),

@@ -102,6 +102,11 @@ def test_memory_of_every_activation_and_skip(activation, measured):
     assert cost.training_memory(network, 16) == pytest.approx(measured(network, 16, "rmsprop"), rel=0.05)
 
 
+def test_the_first_block_is_never_dropped_and_needs_no_memory_for_it(measured):
+    network = Architecture(64, 10, StemSpec(16), (StageSpec("conv", 1, 16),), drop_path=0.2)
+    assert cost.training_memory(network, 8) == pytest.approx(measured(network, 8, "rmsprop"), rel=0.02)
+
+
 def test_an_activation_that_opens_both_branches_is_not_in_place(measured, monkeypatch):
     """Pre-activation blocks, which a user may register, keep their input beside its activation."""
     monkeypatch.setattr(blocks, "_KINDS", dict(blocks._KINDS))

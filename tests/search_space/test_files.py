@@ -39,7 +39,7 @@ def test_flow_is_read_back_to_the_same_value(value):
     assert type(read["a"]) is type(value)
 
 
-@pytest.mark.parametrize("text", ["1e5", "1e-5", "no", "1.5", "null", "true"])
+@pytest.mark.parametrize("text", ["1e5", "1e-5", "no", "1.5", "null", "true", "tRue"])
 def test_a_text_that_looks_like_something_else_stays_a_text(text):
     assert parse_yaml(flow(text), "f") == text
 
@@ -55,6 +55,9 @@ def test_a_text_that_looks_like_something_else_stays_a_text(text):
         ("{{name}}: 1", "f.yaml:1: "),
         ("a: !!python/object/apply:os.getcwd []", "f.yaml:1: "),
         ("a: !!int x", "f.yaml: not valid YAML: "),
+        ("a: !!float ''", "f.yaml: not valid YAML: "),
+        ("a: !!bool x", "f.yaml: not valid YAML: "),
+        ("a: !!timestamp x", "f.yaml: not valid YAML: "),
         ("a: \x00", "f.yaml: not valid YAML: "),
         ("[" * 5000, "f.yaml: not valid YAML: "),
     ],

@@ -42,6 +42,7 @@ def test_an_unknown_name(kind, name, hint):
 def test_a_path_is_read(tmp_path):
     network = load_architecture("mobilenet-v2")
     network.save(tmp_path / "own")
+    load_architecture("resnet-50").save(tmp_path / "own.yaml")
     assert load_architecture(tmp_path / "own") == network
 
 
