@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.quantities import format_quantity
+from search_space.files import write_file
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 _COLOURS = ("0,114,178", "213,94,0", "0,158,115", "204,121,167", "86,180,233", "230,159,0", "0,0,0", "148,148,0")
@@ -40,7 +41,7 @@ def write_plot(summary: Mapping[str, Any], path: Path) -> None:
         legend={"title": "controller"},
         margin={"t": 90},
     )
-    figure.write_html(path, include_plotlyjs=True, config={"displaylogo": False})
+    write_file(path, figure.to_html(include_plotlyjs=True, config={"displaylogo": False}))
 
 
 def _add(figure: go.Figure, name: str, figures: Mapping[str, Any], budgets: list[int], colour: str) -> None:

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from nas.scaling import DIMENSIONS, CompoundScaler, Rounding
 from nas.training import Diverged, seeded, train
 from nas.trials import DEPENDS, make_folder
 from search_space import Architecture, InputError
+from search_space.files import write_file
 from search_space.transform import for_proxy
 
 LEAST_MAP = 4  # pixels of the baseline's last feature map
@@ -233,14 +235,9 @@ def _train(
     settings = {field: value for field, value in recipe.model_dump().items() if field in DEPENDS}
     weights = {key: value.cpu() for key, value in module.state_dict().items()}
     trained = {"key": network.key(), "settings": settings, "accuracy": result.accuracy, "weights": weights}
-    unfinished = path.with_suffix(".part")
-    try:
-        torch.save(trained, unfinished)
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter on a full disk
-        unfinished.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or "is the disk full?"
-        raise InputError(f"{path}: can't be written: {reason}") from None
+    file = BytesIO()
+    torch.save(trained, file)
+    write_file(path, file.getvalue())
     return trained
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from plotly.colors import sequential
 from nas.cam import Cam, View
 from nas.quantities import format_quantity
 from search_space import cost
+from search_space.files import write_file
 
 # lengths in pixels
 CELL, GAP, MARGIN, CAPTION, HEADER, FOOTER = 144, 12, 20, 32, 66, 46
@@ -22,6 +25,17 @@ RIGHT, WRONG, TEXT, FAINT = "#007a5a", "#c04a00", "#1a1a1a", "#5f5f5f"
 _ANCHORS = np.array([ImageColor.getrgb(colour) for colour in sequential.Inferno], dtype=float)
 
 Floats = NDArray[np.floating]
+
+
+def write_plot(cam: Cam, path: Path) -> None:
+    """Write the picture of `draw` as PNG.
+
+    Raises:
+        InputError: the disk is full, or the folder can't be written.
+    """
+    file = BytesIO()
+    draw(cam).save(file, "png")
+    write_file(path, file.getvalue())
 
 
 def draw(cam: Cam) -> Image.Image:

@@ -357,7 +357,7 @@ def cam(  # noqa: PLR0913, PLR0917 (one option each)
     from nas import console, live, summaries
     from nas.cam import FINE
     from nas.cam import cam as look
-    from nas.cam_plot import draw
+    from nas.cam_plot import write_plot
     from nas.recipe import Recipe
     from nas.run import find_architecture
     from nas.scaling import Coefficients, CompoundScaler
@@ -365,7 +365,7 @@ def cam(  # noqa: PLR0913, PLR0917 (one option each)
     scaler = CompoundScaler(Coefficients(alpha, beta, gamma), FINE, any_product)
     network, chosen = find_architecture(arch), Recipe.load(recipe, _settings(settings, None), data)
     found = live.train_in_turn(lambda watch: look(network, chosen, out, images, phi, scaler, watch))
-    draw(found).save(out / "cam.png")
+    write_plot(found, out / "cam.png")
     console.show(summaries.cam_table(found), "", f"written to {out / 'cam.png'}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from nas.quantities import format_quantity
+from search_space.files import write_file
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 _COLOURS = {"compound": "#D55E00", "width": "#0072B2", "depth": "#009E73", "resolution": "#CC79A7"}
@@ -39,7 +40,7 @@ def write_plot(figures: Mapping[str, Any], path: Path) -> None:
         legend={"title": "growth in"},
         margin={"t": 90},
     )
-    figure.write_html(path, include_plotlyjs=True, config={"displaylogo": False})
+    write_file(path, figure.to_html(include_plotlyjs=True, config={"displaylogo": False}))
 
 
 def _ticks(flops: float, growths: Sequence[float]) -> dict[str, Any]:

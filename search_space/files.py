@@ -84,15 +84,15 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a file; what was there stays where that fails.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8; what was there stays where that fails.
 
     Raises:
         InputError: the disk is full, or the folder can't be written.
     """
     part = path.with_suffix(".part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
