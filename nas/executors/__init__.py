@@ -25,7 +25,7 @@ def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
     if recipe.executor.name == "serial" or recipe.proxy is None:
         if ray_address is not None:
             raise InputError("--ray-address: this recipe trains in one process, without Ray; set executor.name=tune")
-        if recipe.executor.gpus_per_child and not torch.cuda.is_available():
+        if recipe.proxy is not None and recipe.executor.gpus_per_child and not torch.cuda.is_available():
             raise InputError("executor.gpus_per_child: torch sees no GPU here; set it to 0")
         return SerialExecutor()
     from nas.executors.tune import TuneExecutor

@@ -84,6 +84,7 @@ class TuneExecutor:
         if ray.is_initialized():
             raise RuntimeError("Ray runs already in this process; shut it down or pass its address")
         logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a worker that died is told as a failed child
         if self.address:
             _check_address(self.address)
             options: dict[str, Any] = {"address": self.address}

@@ -409,6 +409,8 @@ def test_a_gpu_that_is_not_there_is_refused_before_any_child_fails(nas, small_re
     code, _, err = nas("search", small_recipe, "--set", "executor.gpus_per_child=1", "-o", "run")
     assert (code, err) == (2, "nas: executor.gpus_per_child: torch sees no GPU here; set it to 0\n")
     assert not Path("run").exists()
+    looked_up = ["--set", "executor.gpus_per_child=1", "--set", "children=12", "-o", "run"]
+    assert nas("search", "rehearse-b0", *looked_up)[0] == 0
 
 
 def test_a_line_that_is_lost_from_a_journal_is_named(finished, nas):

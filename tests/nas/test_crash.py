@@ -162,7 +162,9 @@ def test_a_full_disk_leaves_the_recipe_as_it_was(small_recipe):
     assert Path("run/recipe.yaml").read_bytes() == before
 
 
-def test_a_full_disk_leaves_no_half_export():
+def test_a_full_disk_leaves_no_half_export(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))

@@ -1,13 +1,15 @@
-"""YAML as people mean it: numbers are numbers, words are words, and a mistake is one line that says where."""
+"""Files in and out: numbers are numbers, words are words, and a mistake is one line that says where."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search_space.errors import InputError
-from search_space.files import flow, parse_yaml, read_yaml
+from search_space.files import flow, parse_yaml, read_yaml, write_file
 
 NUMBERS = [("1e-5", 1e-5), ("350e6", 350e6), ("4E8", 4e8), ("-1.5e-3", -1.5e-3), (".5", 0.5), ("2.", 2.0), ("7", 7)]
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -91,3 +93,11 @@ def test_no_such_file_and_a_folder(tmp_path):
         read_yaml(tmp_path / "none.yaml")
     with pytest.raises(InputError, match="can't be read: Is a directory"):
         read_yaml(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    write_file(tmp_path / "file", "mine")
+    for path in (tmp_path / "file" / "below.yaml", tmp_path / f"{'long' * 100}.yaml"):
+        with pytest.raises(InputError, match=re.escape(f"{path}: can't be written: ")):
+            write_file(path, "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "mine")]
