@@ -21,6 +21,9 @@ def write_plot(summary: Mapping[str, Any], path: Path) -> None:
     Args:
         summary: see `nas.bench.summary`.
         path: of the HTML file, which needs no network.
+
+    Raises:
+        InputError: the disk is full, or the folder can't be written.
     """
     figure, setup = go.Figure(), summary["setup"]
     budgets = setup["budgets"]

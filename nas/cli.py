@@ -276,18 +276,13 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     from nas.scaling import Rounding
 
     rounding = Rounding(divisor, round_resolution)
-    laid_over: dict[str, Any] = {
-        "step": step,
-        "tolerance": tolerance,
-        "leaders": leaders,
-        "seeds": seeds,
-        "compare": compare or None,
-    }
+    laid_over: dict[str, Any] = {"step": step, "tolerance": tolerance, "leaders": leaders, "seeds": seeds}
+    laid_over["compare"] = compare or None
     if grid:
         shares = {"--alpha": alpha, "--beta": beta, "--gamma": gamma, "--any-product": any_product or None}
         budgets = {"--flops": flops, "--memory": memory, "--batch-size": batch_size, "--train-with": train_with}
         _refuse({"--preset": preset, "--dimension": dimension, **shares, **budgets}, "not with --grid")
-        laid_over |= {"phi": None if phi is None else family.parse_phis(phi)}
+        laid_over["phi"] = None if phi is None else family.parse_phis(phi)
         section = [f"scale.{name}={json.dumps(value)}" for name, value in laid_over.items() if value is not None]
         given = [*_settings(settings, workers), *section]
         _scale_by_grid(arch, recipe or "images", data, given, rounding, out, ray_address)

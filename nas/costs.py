@@ -21,7 +21,7 @@ def cost_function(name: str) -> CostFunction:
     """The cost of the deployed network: `flops` and `params` exactly, `latency` in ms, measured here once."""
     if name == "latency":
         measured = cache(latency_ms)
-        return lambda architecture: measured(architecture.with_(name="any"))  # children of one network have names
+        return lambda architecture: measured(architecture.with_(name="any"))  # whatever the child is called
     return EXACT_COSTS[name]
 
 

@@ -22,6 +22,9 @@ def write_plot(figures: Mapping[str, Any], path: Path) -> None:
     Args:
         figures: see `nas.grid_files.write`.
         path: of the HTML file, which needs no network.
+
+    Raises:
+        InputError: the disk is full, or the folder can't be written.
     """
     figure, base, compound = go.Figure(), figures["base"], figures["compound"]
     growths: list[float] = sorted({point["wish"] for point in figures["comparison"]})

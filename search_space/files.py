@@ -60,12 +60,12 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     try:
         return _Loader(text).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError) as error:  # `!!int ''`, `!!bool x`
+    except (LookupError, AttributeError):  # PyYAML's own, of `!!float ''` or `!!bool x`
+        raise InputError(f"{where}: not valid YAML: a value isn't what its tag (!!int, !!bool, ...) says") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, (LookupError, AttributeError)):
-            problem = "a value isn't what its tag (!!int, !!bool, ...) says"
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{where}{line}: not valid YAML: {problem}") from None
 
 
