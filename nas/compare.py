@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from nas.quantities import format_quantity
+from nas.tables import plain
 from search_space import Architecture, cost, load_architecture
 from search_space.architecture import FORMAT
 from search_space.errors import InputError
@@ -75,9 +76,7 @@ def compare(members: Sequence[Architecture]) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> Table:
     """The comparison for a terminal; our networks stand out."""
-    shown = Table(box=None, pad_edge=False)
-    for heading in HEADINGS:
-        shown.add_column(heading, justify="left" if heading in ("network", "beside ours") else "right", no_wrap=True)
+    shown = plain(HEADINGS, ("network", "beside ours"))
     for row in rows:
         shown.add_row(*_cells(row), style="bold" if row.ours else None)
     return shown

@@ -13,6 +13,7 @@ from nas.evaluators.base import Failure, Measurement
 from nas.ledger import Child, Ledger
 from nas.objective import BAND
 from nas.quantities import format_quantity, plural
+from nas.tables import plain
 from nas.verdict import recorded
 from search_space import Architecture, cost
 from search_space.architecture import Part
@@ -47,12 +48,10 @@ def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
 
 def ranking(ledger: Ledger, k: int | None) -> Table:
     """The best `k` children (all by default), the one that is handed over wherever it ranks, and the baseline."""
-    table = Table(box=None, pad_edge=False)
     unit = unit_of(ledger.recipe.objective.cost)
-    for heading in ("rank", "child"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("reward", "accuracy", *dict.fromkeys((unit, "FLOPs", "params")), "trainings", "epochs", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    costs = dict.fromkeys((unit, "FLOPs", "params"))
+    headings = ("rank", "child", "reward", "accuracy", *costs, "trainings", "epochs", "seconds")
+    table = plain(headings, ("rank", "child"))
     for rank, child in enumerate(ledger.best(), 1):
         if k is None or rank <= k or child is ledger.winner:
             table.add_row(str(rank), *_cells(child, unit), style="bold" if child is ledger.winner else None)
@@ -218,12 +217,9 @@ def _cheaper(ledger: Ledger, winner: Child) -> str:
 def stages(architecture: Architecture, beside: Architecture | None = None) -> Table:
     """Stage by stage: what it is, its output, FLOPs and params; another network beside it where given."""
     networks = [architecture] if beside is None or beside.key() == architecture.key() else [architecture, beside]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("part", no_wrap=True)
-    for network in networks:
-        table.add_column(network.name, no_wrap=True)
-        for heading in ("output", "FLOPs", "params"):
-            table.add_column(heading, justify="right", no_wrap=True)
+    names = [network.name for network in networks]
+    headings = [heading for name in names for heading in (name, "output", "FLOPs", "params")]
+    table = plain(["part", *headings], ["part", *names])
     columns = [{part.name: (part, part_cost) for part, part_cost in cost.per_part(network)} for network in networks]
     longest = max(columns, key=len)
     for name in longest:
@@ -294,12 +290,9 @@ def duration(seconds: float) -> str:
 
 def bench(summary: Mapping[str, Any]) -> Table:
     """Median regrets with quartiles, a row for each controller and a column for each budget."""
-    table = Table(box=None, pad_edge=False, title="regret in accuracy points: median (quartiles)", title_justify="left")
-    table.add_column("controller", no_wrap=True)
-    table.add_column("seeds", justify="right", no_wrap=True)
-    for budget in summary["setup"]["budgets"]:
-        table.add_column(f"{budget:,} children", justify="right", no_wrap=True)
-    table.add_column("ms per child", justify="right", no_wrap=True)
+    budgets = [f"{budget:,} children" for budget in summary["setup"]["budgets"]]
+    headings = ("controller", "seeds", *budgets, "ms per child")
+    table = plain(headings, ("controller",), "regret in accuracy points: median (quartiles)")
     for name, figures in summary["controllers"].items():
         if not figures["seeds"]:
             continue

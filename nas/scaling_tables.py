@@ -9,6 +9,7 @@ from rich.table import Table
 from nas.fitting import TOLERANCE, MemoryFunction, Wish
 from nas.quantities import format_quantity
 from nas.scaling import Member, Scaler
+from nas.tables import plain
 from search_space import cost
 
 _LAYERS = {"up": "rounded up", "nearest": "rounded to the nearest whole number", "down": "rounded down"}
@@ -16,10 +17,8 @@ _LAYERS = {"up": "rounded up", "nearest": "rounded to the nearest whole number",
 
 def family_table(members: Sequence[Member], memory_of: MemoryFunction) -> Table:
     """What each member is, and its true costs beside the FLOPs that were wished for."""
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("network", no_wrap=True)
-    for heading in ("phi", "depth", "width", "res.", "pixels", "params", "FLOPs", "wished", "ratio", "memory"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    headings = ("network", "phi", "depth", "width", "res.", "pixels", "params", "FLOPs", "wished", "ratio", "memory")
+    shown = plain(headings, ("network",))
     for member in members:
         network, by = member.architecture, member.multipliers
         shown.add_row(

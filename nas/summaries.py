@@ -12,6 +12,7 @@ from nas.quantities import format_quantity, plural
 from nas.retrain import Retrained, Retraining
 from nas.scaling import Coefficients
 from nas.statistics import FEWEST, Estimate, kendall_tau
+from nas.tables import plain
 from search_space import cost
 
 _ALIKE = "advice: don't search with it yet: all networks are equally accurate under it; train longer (proxy.epochs)."
@@ -25,12 +26,9 @@ def retraining_table(found: Retraining, unit: str) -> Table:
         found: to show.
         unit: of the objective's cost.
     """
-    shown = Table(box=None, pad_edge=False)
-    for heading in ("rank", "child"):
-        shown.add_column(heading, no_wrap=True)
     costs = dict.fromkeys((unit, "FLOPs"))
-    for heading in ("search rank", "search reward", "retrained", "estimate", *costs):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    headings = ("rank", "child", "search rank", "search reward", "retrained", "estimate", *costs)
+    shown = plain(headings, ("rank", "child"))
     for rank, leader in enumerate(found.leaders, 1):
         shown.add_row(str(rank), *_cells(leader, unit))
     if found.baseline:
@@ -132,10 +130,8 @@ def _with_margin(estimate: Estimate) -> str:
 
 def audit_table(found: Audit) -> Table:
     """The audited networks by FLOPs: accuracies under the proxy, seed by seed, and under the reference."""
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("network", no_wrap=True)
-    for heading in ("FLOPs", "proxy, seed 1", "seed 2", "reference", "rank by proxy", "by reference"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    headings = ("network", "FLOPs", "proxy, seed 1", "seed 2", "reference", "rank by proxy", "by reference")
+    shown = plain(headings, ("network",))
     by_proxy = sorted(found.networks, key=lambda network: -sum(network.proxy))
     by_reference = sorted(found.networks, key=lambda network: -network.reference)
     for network in found.networks:
@@ -175,10 +171,8 @@ def _agreement(found: Audit) -> list[str]:
 
 def cam_table(found: Cam) -> Table:
     """The networks of the activation maps: what they cost and how accurate they are."""
-    shown = Table(box=None, pad_edge=False)
-    shown.add_column("grown in", no_wrap=True)
-    for heading in ("FLOPs", "params", "layers", "pixels", "last map", "accuracy"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    headings = ("grown in", "FLOPs", "params", "layers", "pixels", "last map", "accuracy")
+    shown = plain(headings, ("grown in",))
     for view in found.views:
         network, size = view.architecture, view.maps.shape[-1]
         costs = (format_quantity(cost.flops(network)), format_quantity(cost.params(network)))
@@ -241,10 +235,8 @@ def plan_words(plan: Plan) -> str:
 
 def grid_table(found: Grid) -> Table:
     """All candidates: the leaders by their estimates, then the others by their only training."""
-    shown = Table(box=None, pad_edge=False)
     headings = ("rank", "alpha", "beta", "gamma", "product", "layers", "pixels", "FLOPs", "x base", "one training")
-    for heading in (*headings, "at x2 FLOPs", f"{found.plan.settings.seeds} more, at x2"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    shown = plain((*headings, "at x2 FLOPs", f"{found.plan.settings.seeds} more, at x2"), ())
     for rank, result in enumerate((*found.leaders, *found.others), 1):
         leads = rank <= len(found.leaders)
         shown.add_row(str(rank) if leads else "-", *_grid_cells(result), style=None if leads else "dim")
@@ -320,12 +312,10 @@ def _grid_worth(found: Grid) -> list[str]:
 
 def comparison_table(found: Grid) -> Table:
     """Growth in all dimensions beside growth in one, a row for each size."""
-    shown = Table(box=None, pad_edge=False, title="accuracy (true FLOPs, x base)", title_justify="left")
-    shown.add_column("wished", justify="right")
-    for dimension in ("compound", *ALONE):
-        shown.add_column(dimension, justify="right", no_wrap=True)
+    dimensions = ("compound", *ALONE)
+    shown = plain(("wished", *dimensions), (), "accuracy (true FLOPs, x base)")
     for wish in GROWTHS:
-        points = [found.at(dimension, wish) for dimension in ("compound", *ALONE)]
+        points = [found.at(dimension, wish) for dimension in dimensions]
         shown.add_row(f"x{wish:g}", *("failed" if point is None else _point(point) for point in points))
     return shown
 
