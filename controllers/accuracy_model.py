@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 from scipy.optimize import minimize
-from scipy.stats import spearmanr
 
 _LENGTH, _VARIANCE, _NOISE = (1.0, 1.0), (0.0, 1.0), (-4.0, 1.5)
 """Normal priors (mean, standard deviation) on the logarithms of each length scale, whose mean is log(scales) / 2 more,
@@ -132,7 +131,7 @@ class AccuracyModel:
         left_out = self._y - self.surprises()
         if np.ptp(self._y) == 0 or np.ptp(left_out) == 0:
             return 0.0
-        return float(spearmanr(left_out, self._y).statistic)
+        return float(np.corrcoef(_ranks(left_out), _ranks(self._y))[0, 1])
 
     def own_share(self, networks: np.ndarray) -> float:
         """Of the variance that the model leaves unexplained, the share that is the networks' own and not their seeds'.
@@ -190,6 +189,13 @@ class AccuracyModel:
         )
         best: np.ndarray = result.x
         return best
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks (n,) of values (n,); equal ones share their mean rank."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (counts.cumsum() - (counts - 1) / 2)[places]
+    return ranks
 
 
 def _inverse(covariance: np.ndarray) -> np.ndarray:

@@ -7,17 +7,19 @@ and so is where trainings fail.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import log_expit, ndtr
-from sklearn.linear_model import LogisticRegression
 
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem
 from controllers.features import Features
 from search_space.cost import flops, params
 from search_space.space import Actions
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 LEAST = 4
 """Outcomes below which no model is fitted."""
@@ -211,6 +213,8 @@ class RewardModel:
         if all(succeeded for _, succeeded in self._ended):
             return np.zeros(len(actions))
         if self._success_model is None:
+            from sklearn.linear_model import LogisticRegression
+
             rows, succeeded = zip(*self._ended, strict=True)
             self._success_model = LogisticRegression(C=_SHARPNESS, solver="newton-cholesky").fit(
                 self.rows(rows), succeeded

@@ -61,7 +61,8 @@ def _climb(rows: np.ndarray, moves: list[Move], score: Score) -> tuple[np.ndarra
         for j, move in enumerate(moves):
             for decision, choice in move:
                 moved[:, j, decision] = choice
-        scores = score(moved.reshape(-1, rows.shape[1])).reshape(len(climbing), -1)
+        new, places = np.unique(moved.reshape(-1, rows.shape[1]), axis=0, return_inverse=True)
+        scores = score(new)[places].reshape(len(climbing), -1)
         best = scores.argmax(1)
         gained = scores.max(1) > values[climbing] + _LEAST_GAIN
         rows[climbing[gained]] = moved[gained, best[gained]]

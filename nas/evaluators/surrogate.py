@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from scipy.stats import kendalltau
 
 from controllers.features import Features
 from controllers.threads import single_threaded
@@ -44,6 +43,8 @@ class Surrogate:
         Raises:
             BenchmarkError: too few, or values that the networks don't tell; `where` names the file and the field.
         """
+        from scipy.stats import kendalltau
+
         if len(known) < _LEAST_ROWS:
             raise BenchmarkError(f"{where}: {len(known)} networks are too few to learn from; {_LEAST_ROWS} at least")
         values = np.array(list(known.values()))
