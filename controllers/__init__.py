@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 from controllers.base import Controller, Options, Outcome, Problem, Suggestion
@@ -26,7 +27,7 @@ NAMES = tuple(_CONTROLLERS)
 __all__ = ["NAMES", "Controller", "Options", "Outcome", "Problem", "Suggestion", "create", "make_options"]
 
 
-def make_options(name: str, **options: float) -> Options:
+def make_options(name: str, options: Mapping[str, Any]) -> Options:
     """The options of a controller, the given ones over the defaults.
 
     Raises:
@@ -49,7 +50,7 @@ def create(
     objective: Callable[[Any, Any], Any],
     cost: Callable[[Architecture], float],
     seed: int,
-    **options: float,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Controller[Any]:
     """Build a controller by name.
 
@@ -59,12 +60,12 @@ def create(
         objective: (accuracy in [0, 1], cost) -> reward, element by element for arrays; it may change during a search.
         cost: Architecture -> cost, known without training it.
         seed: Of everything random in the controller, at least 0.
-        **options: The controller's own options; see its options class.
+        options: The controller's own options over their defaults; see its options class.
 
     Raises:
         InputError: An unknown name or option, or a value of the wrong type or out of range.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
-    chosen = make_options(name, **options)
+    chosen = make_options(name, options)
     return _CONTROLLERS[name](Problem(space, objective, cost), chosen, seed)

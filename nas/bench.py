@@ -159,7 +159,9 @@ class Bench:
                 raise InputError(f"--set {name}: its options are those of the comparison")
             return PEERS[name](Problem(self.space, objective, cost.flops), Options(), seed)
         try:
-            return controllers.create(name, self.space, objective=objective, cost=cost.flops, seed=seed, **options)
+            return controllers.create(
+                name, self.space, objective=objective, cost=cost.flops, seed=seed, options=options
+            )
         except InputError as error:
             raise InputError(f"--set {name}: {error}") from None
 

@@ -125,14 +125,14 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
 def cache_dir() -> Path:
     """Where packed images are kept: `$BASELINE_NAS_CACHE`, else the user's cache folder."""
     if named := os.environ.get("BASELINE_NAS_CACHE"):
-        return Path(named).expanduser()
+        return Path(os.path.expanduser(named))
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "baseline-nas"
 
 
 def _source(data: Data) -> _Source:
     if data.source == "digits":
         source = _digits()
-    elif (path := Path(data.source).expanduser()).is_dir():
+    elif (path := Path(os.path.expanduser(data.source))).is_dir():
         source = _folder(path, data.holdout)
     elif not path.exists():
         raise DataError(f"data.source: {path} does not exist; give your own with --data PATH")

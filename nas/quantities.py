@@ -6,7 +6,7 @@ import math
 
 from search_space.errors import InputError
 
-_SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
+_SUFFIXES = {"K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12}
 
 
 def parse_quantity(text: str) -> float:
@@ -64,7 +64,7 @@ def plural(number: int, what: str) -> str:
 
 def format_quantity(value: float, digits: int = 4) -> str:
     """A count for people: 385.8M, 5.289M, 1.827G."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if abs(value) >= size:
             return f"{value / size:.{digits}g}{unit}"
     return f"{value:.{max(6, digits)}g}"

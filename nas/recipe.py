@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,9 +39,16 @@ def _folder_name(value: str) -> str:
     raise ValueError(f"must be letters, digits, '.', '_' and '-', a letter or digit first, not {value!r}")
 
 
+def _held_out(value: object) -> object:
+    """How images are held out; one message for all that it can be."""
+    if value in (None, "val") or (type(value) is float and 0 < value < 1) or (type(value) is int and value >= 2):
+        return value
+    raise ValueError(f"must be val, a share between 0 and 1, or a count of at least 2, not {value!r}")
+
+
 def _absolute(value: str) -> str:
     """Paths become absolute, so that a run can be resumed and trained from any folder; names stay."""
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))  # which leaves an unknown ~user as it is
     return value if value in _NAMES or not path.exists() else str(path.absolute())
 
 
@@ -67,7 +75,7 @@ class Data(_Section):
     """
 
     source: Located
-    holdout: Literal["val"] | Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=2)] | None = None
+    holdout: Annotated[Literal["val"] | float | int | None, BeforeValidator(_held_out)] = None
 
 
 class Training(_Section):

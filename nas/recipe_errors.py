@@ -19,8 +19,7 @@ def first_error(error: ValidationError, model: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     # A file of another kind has only wrong keys; of a recipe, they say most.
     first = min(details, key=lambda detail: (detail["loc"] != ("format",), detail["type"] != "extra_forbidden"))
-    skip = ("float", "int", "constrained", "literal")
-    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(skip))
+    path = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if first["type"] == "extra_forbidden":
         message = f"unknown key{_nearest(first['loc'], model)}"

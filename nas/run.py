@@ -262,7 +262,7 @@ def check(recipe: Recipe) -> None:
     """
     name, options = recipe.controller.name, recipe.controller.options
     try:
-        least = controllers.make_options(name, **options).least_children
+        least = controllers.make_options(name, options).least_children
     except InputError as error:
         raise InputError(f"controller.options: {error}") from None
     if recipe.children < least:

@@ -60,7 +60,7 @@ class Study:
                 objective=self._reward,
                 cost=self._cost,
                 seed=recipe.seed + sum(event.get("adopted", False) for event in journal.replay()),
-                **recipe.controller.options,
+                options=recipe.controller.options,
             )
         except InputError as error:
             raise InputError(f"controller.options: {error}") from None

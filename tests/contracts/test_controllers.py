@@ -29,7 +29,12 @@ def space() -> SearchSpace:
 def make(request, space):
     def build(seed: int = 0, of: SearchSpace = space, **options):
         return controllers.create(
-            request.param, of, objective=lambda accuracy, cost: accuracy, cost=lambda network: 1.0, seed=seed, **options
+            request.param,
+            of,
+            objective=lambda accuracy, cost: accuracy,
+            cost=lambda network: 1.0,
+            seed=seed,
+            options=options,
         )
 
     return build

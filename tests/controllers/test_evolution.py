@@ -17,7 +17,7 @@ def space() -> SearchSpace:
 
 def build(space: SearchSpace, kind: str = "evolution", seed: int = 0, **options):
     return controllers.create(
-        kind, space, objective=lambda accuracy, cost: accuracy, cost=lambda network: 1.0, seed=seed, **options
+        kind, space, objective=lambda accuracy, cost: accuracy, cost=lambda network: 1.0, seed=seed, options=options
     )
 
 

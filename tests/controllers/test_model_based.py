@@ -36,7 +36,7 @@ def space():
 @pytest.fixture
 def build(space):
     def make(seed=0, **options):
-        return controllers.create("model_based", space, objective=reward, cost=flops, seed=seed, **options)
+        return controllers.create("model_based", space, objective=reward, cost=flops, seed=seed, options=options)
 
     return make
 

@@ -21,7 +21,7 @@ def space() -> SearchSpace:
 
 def build(name: str, space: SearchSpace, seed: int = 0, **options):
     return controllers.create(
-        name, space, objective=lambda accuracy, cost: accuracy, cost=lambda network: 1.0, seed=seed, **options
+        name, space, objective=lambda accuracy, cost: accuracy, cost=lambda network: 1.0, seed=seed, options=options
     )
 
 

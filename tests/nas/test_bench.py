@@ -193,6 +193,7 @@ def test_a_setup_that_makes_no_sense_is_refused(fields, message):
     [
         ({"target": 5e6}, "have 7.713M to 105.7M FLOPs"),
         ({"options": {"ppo": {"lrr": 1}}}, "--set ppo: lrr: no option of ppo"),
+        ({"options": {"ppo": {"seed": 1}}}, "--set ppo: seed: no option of ppo"),
         ({"noise": -1.0}, "noise"),
         (
             {"controllers": ("model_based",), "budgets": (5, 10)},

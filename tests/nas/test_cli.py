@@ -247,6 +247,9 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "digits", "--set", "children=no"], "children"),
         (["search", "digits", "--set", "objective.target=400"], "objective.target"),
         (["search", "digits", "--set", "controller.options.lrr=3"], "lrr"),
+        (["search", "digits", "--set", "controller.options.name=ppo"], "controller.options: name: no option of"),
+        (["search", "images", "--data", "~nobodyhere/photos"], "data.source: ~nobodyhere/photos does not exist"),
+        (["search", "digits", "--set", "space=~nobodyhere/space.yaml"], "~nobodyhere/space.yaml"),
         (["search", "digits", "--set", "space=efficientnet-b0"], "no such space"),
         (["search", "images", "--data", "missing"], "data.source: missing"),
         (
