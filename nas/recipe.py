@@ -297,7 +297,7 @@ class Recipe(_Section):
                 raise ValueError(f"{section}: {'missing' if self.benchmark is None else 'a benchmark is not trained'}")
         if self.benchmark and self.executor.name != "serial":
             raise ValueError("executor.name: a benchmark is looked up in this process; use serial")
-        if self.benchmark and self._deployed():
+        if self.benchmark and self._deployment():
             raise ValueError("deployment: a benchmark's networks were measured as they are; leave it out")
         if self.benchmark and self.scale:
             raise ValueError("scale: trains grown networks on images, and a benchmark has none; search with images")
@@ -369,11 +369,14 @@ class Recipe(_Section):
 
     def load_space(self) -> SearchSpace:
         """The search space of the deployed network."""
-        return self._deploy(self.space, load_space(self.space))
+        return _deployed(load_space(self.space), self._deployment(), f"{self.space}, as `deployment` asks for it")
 
     def load_baseline(self) -> Architecture:
-        """The network to compare with, deployed as the children are."""
-        return self._deploy(self.baseline, load_architecture(self.baseline))
+        """The network to compare with, deployed as the children are: at their resolution, with their classes."""
+        space = self.load_space()
+        network, chosen = space.decode([0] * len(space.decisions)), {decision.name for decision in space.decisions}
+        shared = {field: getattr(network, field) for field in Deployment.model_fields if field not in chosen}
+        return _deployed(load_architecture(self.baseline), shared, f"{self.baseline}, deployed as {self.space}'s are")
 
     def make_objective(self) -> Objective:
         """The reward."""
@@ -381,15 +384,16 @@ class Recipe(_Section):
         more = section.cost.startswith("throughput")
         return make_objective(section.name, section.target, section.w, section.w_above, more)
 
-    def _deploy(self, source: str, what: Deployable) -> Deployable:
-        """A space or network with the recipe's own resolution and classes; `source` is what the recipe calls it."""
-        try:
-            return what.with_(**self._deployed())
-        except InputError as error:
-            raise type(error)(f"{source}, as `deployment` asks for it: {error}") from None
-
-    def _deployed(self) -> dict[str, int]:
+    def _deployment(self) -> dict[str, int]:
         return self.deployment.model_dump(exclude_none=True)
+
+
+def _deployed(what: Deployable, fields: Mapping[str, int], where: str) -> Deployable:
+    """A space or network with another resolution or other classes; `where` says whose fault it is if it can't be."""
+    try:
+        return what.with_(**fields)
+    except InputError as error:
+        raise type(error)(f"{where}: {error}") from None
 
 
 def _first_difference(ours: object, theirs: object, path: str) -> str | None:
