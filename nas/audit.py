@@ -18,7 +18,7 @@ from nas.executors import make_executor
 from nas.journal import Journal, parse
 from nas.recipe import Recipe
 from nas.run import RESULTS, check
-from nas.statistics import Floats, Noise, kendall_tau, tau_interval
+from nas.statistics import Floats, Noise, kendall_tau, share_in_order, tau_interval
 from nas.study import Study
 from nas.trials import LONGER, Trials, check_journal, make_folder, repeated, train, whole_trainings
 from search_space import Architecture, InputError, SearchSpace, cost
@@ -56,8 +56,8 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
-class Tau:
-    """Kendall's tau between proxy and reference with its 95% bootstrap interval over networks."""
+class Agreement:
+    """Of the orders by proxy and reference, with its 95% bootstrap interval over networks."""
 
     value: float
     low: float
@@ -94,9 +94,10 @@ class Audit:
         failures: why networks were left out, a line each.
         proxy_epochs: of a child.
         reference_epochs: of a reference training.
-        tau_single: of the accuracy of one training, which is what a search sees.
+        tau_single: Kendall's, of the accuracy of one training, which is what a search sees.
         tau_mean: of the mean accuracy of two.
         tau_reward: of the reward of one training.
+        right: share of the pairs of networks of which one training each puts the better one first; a tie is half right.
         seed_noise: standard deviation between trainings of one network under the proxy, in accuracy points.
         spread: standard deviation between networks, the noise taken out, in accuracy points.
         noise_share: of the variance of single trainings, from 0 to 1.
@@ -108,9 +109,10 @@ class Audit:
     failures: tuple[str, ...]
     proxy_epochs: int
     reference_epochs: int
-    tau_single: Tau
-    tau_mean: Tau
-    tau_reward: Tau
+    tau_single: Agreement
+    tau_mean: Agreement
+    tau_reward: Agreement
+    right: Agreement
     seed_noise: float
     spread: float
     noise_share: float
@@ -311,6 +313,7 @@ def _summary(
         tau_single=_tau(proxy, longer, recipe.seed),
         tau_mean=_tau(proxy.mean(axis=0), longer, recipe.seed),
         tau_reward=_tau(objective(proxy, prices), objective(longer, prices), recipe.seed),
+        right=Agreement(*share_in_order(proxy, longer, np.random.default_rng(recipe.seed))),
         seed_noise=100 * noise**0.5,
         spread=100 * spread**0.5,
         noise_share=noise / (noise + spread) if noise else 0.0,
@@ -319,8 +322,8 @@ def _summary(
     )
 
 
-def _tau(proxy: Floats, reference: Floats, seed: int) -> Tau:
-    return Tau(kendall_tau(proxy, reference), *tau_interval(proxy, reference, np.random.default_rng(seed)))
+def _tau(proxy: Floats, reference: Floats, seed: int) -> Agreement:
+    return Agreement(kendall_tau(proxy, reference), *tau_interval(proxy, reference, np.random.default_rng(seed)))
 
 
 def _forecast(recipe: Recipe, workers: int, child_seconds: float, journal_bytes: int, image_bytes: int) -> Forecast:

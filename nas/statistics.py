@@ -118,7 +118,7 @@ def kendall_tau(x: ArrayLike, y: ArrayLike) -> float:
         x: n figures, or m x n for the mean tau of m observations with y.
         y: n figures.
     """
-    return float(_taus(x, y, np.ones((1, np.shape(y)[0])))[0])
+    return float(_taus(x, y, np.ones((1, np.shape(y)[0])), half_ties=False)[0])
 
 
 def tau_interval(x: ArrayLike, y: ArrayLike, rng: np.random.Generator) -> tuple[float, float]:
@@ -129,16 +129,38 @@ def tau_interval(x: ArrayLike, y: ArrayLike, rng: np.random.Generator) -> tuple[
         y: n figures.
         rng: draws the resamples.
     """
+    return _interval(x, y, rng, half_ties=False)
+
+
+def share_in_order(x: ArrayLike, y: ArrayLike, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Share of the pairs that differ in y which x puts in y's order, ties in x counting half, and its 95% interval.
+
+    Harrell's C (JAMA 247, 1982), which is (1 + Somers' D) / 2.
+
+    Args:
+        x: n figures, or m x n for the mean share of m observations.
+        y: n figures.
+        rng: draws the resamples (see `tau_interval`).
+    """
+    value = float(_taus(x, y, np.ones((1, np.shape(y)[0])), half_ties=True)[0])
+    low, high = _interval(x, y, rng, half_ties=True)
+    return (1 + value) / 2, (1 + low) / 2, (1 + high) / 2
+
+
+def _interval(x: ArrayLike, y: ArrayLike, rng: np.random.Generator, half_ties: bool) -> tuple[float, float]:
     n = np.shape(y)[0]
     counts = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
-    low, high = np.quantile(_taus(x, y, counts), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(_taus(x, y, counts, half_ties), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def _taus(x: ArrayLike, y: ArrayLike, counts: Floats) -> Floats:
-    """Mean tau-b of the rows of x with y, each item counted as often as each row of counts (resamples x n) says."""
+def _taus(x: ArrayLike, y: ArrayLike, counts: Floats, half_ties: bool) -> Floats:
+    """Mean agreement of the rows of x with y, each item counted as often as each row of counts (resamples x n) says.
+
+    That is tau-b, or Somers' D, in which ties in x are half right.
+    """
     order = _signs(np.asarray(y, dtype=np.float64))
-    taus = [_tau(_signs(row), order, counts) for row in np.atleast_2d(np.asarray(x, dtype=np.float64))]
+    taus = [_tau(_signs(row), order, counts, half_ties) for row in np.atleast_2d(np.asarray(x, dtype=np.float64))]
     return np.asarray(np.mean(taus, axis=0))
 
 
@@ -146,9 +168,9 @@ def _signs(values: Floats) -> Floats:
     return np.asarray(np.sign(values[:, None] - values[None, :]))
 
 
-def _tau(x: Floats, y: Floats, counts: Floats) -> Floats:
+def _tau(x: Floats, y: Floats, counts: Floats, half_ties: bool) -> Floats:
     def pairs(matrix: Floats) -> Floats:
         return np.asarray(((counts @ matrix) * counts).sum(axis=1))
 
-    ordered = np.sqrt(pairs(x * x) * pairs(y * y))
+    ordered = pairs(y * y) if half_ties else np.sqrt(pairs(x * x) * pairs(y * y))
     return np.divide(pairs(x * y), ordered, out=np.zeros_like(ordered), where=ordered > 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from nas.audit import Audit, Tau
+from nas.audit import Agreement, Audit
 from nas.cam import Cam
 from nas.grid import Grid, Point, Trained
 from nas.grid_plan import ALONE, GROWTHS, Plan
@@ -184,10 +184,11 @@ def cam_table(found: Cam) -> Table:
 def _advice(found: Audit) -> list[str]:
     """In plain words: whether to trust the proxy, what it can't see, and what would help."""
     tau = found.tau_single
-    low, right, high = (50 * (1 + value) for value in (tau.low, tau.value, tau.high))
+    right = found.right
     lines = [
-        f"One training each puts the better of two of these networks first {right:.0f}% of the time ({low:.0f}% to "
-        f"{high:.0f}%; a coin: 50%), and can't tell apart two within {found.least_difference:.1f} points."
+        f"One training each puts the better of two of these networks first {right.value:.0%} of the time "
+        f"({right.low:.0%} to {right.high:.0%}; a coin: 50%), and can't tell apart two within "
+        f"{found.least_difference:.1f} points."
     ]
     if tau.low >= TRUSTED:
         lines.append("advice: trust the proxy for the search, and retrain its leaders (nas top RUN --retrain).")
@@ -205,7 +206,7 @@ def _advice(found: Audit) -> list[str]:
     return lines
 
 
-def _tau(tau: Tau) -> str:
+def _tau(tau: Agreement) -> str:
     return f"{tau.value:.2f} ({tau.low:.2f} to {tau.high:.2f})"
 
 

@@ -40,6 +40,9 @@ NOISE = 0.3
 _SAMPLE = 1000
 """Random networks; only a target that lies outside of what these have needs a search for what can be reached."""
 
+_ROUNDING = 1e-9
+"""Share by which a device's figure may be off, for its logarithm is kept."""
+
 _FILE = Path(__file__).with_name("rehearsal.npz")
 
 Reward = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -144,7 +147,7 @@ class BenchmarkEvaluator:
         self._features = Features(space)
         self._seeds = truth if noise is None and isinstance(truth, Table) and truth.repeated else None
         own = self._seeds.noise if self._seeds else NOISE
-        self.noise = own if noise is None else noise
+        self.noise = own if noise is None else abs(noise)  # numpy draws no noise of scale -0.0
 
     def __str__(self) -> str:
         """What answers, in words."""
@@ -222,7 +225,7 @@ class BenchmarkEvaluator:
             return
         low = -optimum(self.space, lambda actions: -metric.values(actions))[1]
         high = optimum(self.space, metric.values)[1]
-        if not low <= target <= high:
+        if not low * (1 - _ROUNDING) <= target <= high * (1 + _ROUNDING):
             raise BenchmarkError(unreachable(target, low, high, name, self.space.name))
 
     def contents(self, architecture: Architecture) -> Contents:

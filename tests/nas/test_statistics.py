@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nas.statistics import Estimate, Noise, kendall_tau, shrink, tau_interval
+from nas.statistics import Estimate, Noise, kendall_tau, share_in_order, shrink, tau_interval
 
 
 def test_kendall_tau_is_scipys_ties_included():
@@ -14,6 +14,18 @@ def test_kendall_tau_is_scipys_ties_included():
     for _ in range(20):
         x, y = rng.integers(0, 6, (2, 12))
         assert kendall_tau(x, y) == pytest.approx(stats.kendalltau(x, y).statistic)
+
+
+def test_the_share_in_order_counts_ties_half():
+    rng = np.random.default_rng(2)
+    for levels in (2, 3, 20):
+        x, y = rng.integers(0, levels, 15), rng.integers(0, 5, 15)
+        pairs = [(x[i] - x[j]) * np.sign(y[i] - y[j]) for i in range(15) for j in range(i) if y[i] != y[j]]
+        right = np.mean([1.0 if pair > 0 else 0.5 if pair == 0 else 0.0 for pair in pairs])
+        value, low, high = share_in_order(x, y, rng)
+        assert value == pytest.approx(right)
+        assert value == pytest.approx((1 + stats.somersd(y, x).statistic) / 2)
+        assert low < value < high
 
 
 def test_kendall_tau_of_several_observations_is_their_mean():
