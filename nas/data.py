@@ -35,6 +35,17 @@ EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", 
 PACK_FORMAT = "1"  # change it whenever the same source would pack to other bytes
 CHUNK = 256  # images decoded between two writes
 STATS_SAMPLE = 4096
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image is turned, by its EXIF orientation; `ImageOps.exif_transpose` fails where any other tag is damaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +215,8 @@ def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash) -> dict[st
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name[0] != "." and entry.name.lower().endswith(EXTENSIONS) and not entry.is_dir()
+    named = entry.name[0] != "." and entry.name.lower().endswith(EXTENSIONS)
+    return named and (entry.is_file() or not os.path.exists(entry.path))  # a broken link is told when it is read
 
 
 def _arrays(path: Path, holdout: str | float | None) -> _Source:
@@ -304,9 +316,16 @@ def _mapped(source: _Source, shape: tuple[int, int, int, int]) -> Pixels:
             with FileLock(pack.with_suffix(".lock")):
                 if not pack.exists():
                     _pack(source, shape, pack)
-        return np.asarray(np.load(pack, mmap_mode="r", allow_pickle=False))
+        return _opened(pack)
     except OSError as error:
         raise DataError(f"cache {pack.parent}: {error.strerror or error} ({needed:,} bytes needed)") from error
+
+
+def _opened(pack: Path) -> Pixels:
+    try:
+        return np.asarray(np.load(pack, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError):
+        raise DataError(f"cache {pack}: damaged; remove it, and it is made again") from None
 
 
 def _pack(source: _Source, shape: tuple[int, int, int, int], pack: Path) -> None:
@@ -351,7 +370,8 @@ def _square(item: str | Pixels, resolution: int) -> Pixels | str:
     try:
         with Image.open(item) if isinstance(item, str) else Image.fromarray(item) as image:
             image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded no larger than it will be used
-            upright = ImageOps.exif_transpose(image)
+            turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+            upright = image if turn is None else image.transpose(turn)
             if upright.mode[0] in "IF":  # convert() would clip, not scale
                 upright = Image.fromarray(_eight_bits(np.asarray(upright)))
             fitted = ImageOps.fit(upright.convert("RGB"), (resolution, resolution), Image.Resampling.BICUBIC)

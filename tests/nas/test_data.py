@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from sklearn.datasets import load_digits
 
 import nas.data
@@ -179,6 +180,29 @@ def test_images_of_every_kind_become_rgb(tmp_path):
     assert colours[12] == pytest.approx([255, 255, 255])
 
 
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_exif_orientation_is_pillows(tmp_path, orientation):
+    picture = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        upright = ImageOps.exif_transpose(image)
+    expected = ImageOps.fit(upright, (6, 6), Image.Resampling.BICUBIC)
+    assert np.array_equal(nas.data._square(str(tmp_path / "a.png"), 6), np.asarray(expected))
+
+
+def test_a_turned_image_with_another_tag_that_cannot_be_is_read(tmp_path):
+    short, double = 3, 12  # the types of two tags, the second in the place of a text
+    tags = struct.pack("<HHIHH", ExifTags.Base.Orientation, short, 1, 6, 0)
+    tags += struct.pack("<HHII", ExifTags.Base.DateTime, double, 1, 38)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + struct.pack("<Id", 0, 2024.5)
+    Image.new("RGB", (8, 8), RED).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as image, pytest.raises(AttributeError):
+        ImageOps.exif_transpose(image)
+    assert isinstance(nas.data._square(str(tmp_path / "a.jpg"), 8), np.ndarray)
+
+
 def test_exif_orientation_is_applied_and_the_centre_is_cropped(tmp_path):
     picture = np.zeros((20, 60, 3), np.uint8)  # stored: black | red above blue, 20 wide | black
     picture[:10, 20:40], picture[10:, 20:40] = RED, (0, 0, 255)
@@ -303,6 +327,22 @@ def test_a_full_disk_is_said_before_and_while_packing(tree, cache, monkeypatch):
         with pytest.raises(DataError, match=message):
             read(tree)
     assert not [file for file in cache.iterdir() if file.suffix != ".lock"]
+    assert len(read(tree).images) == 46
+
+
+@pytest.mark.parametrize("size", [0, 60, 1000])
+def test_a_damaged_pack_is_named(tree, cache, size):
+    read(tree)
+    (pack,) = cache.glob("*.npy")
+    os.truncate(pack, size)
+    with pytest.raises(DataError, match=f"cache {pack}: damaged; remove it"):
+        read(tree)
+    pack.unlink()
+    assert len(read(tree).images) == 46
+
+
+def test_what_is_no_file_is_no_image(tree):
+    os.mkfifo(tree / "train" / "ant" / "waits for ever.png")
     assert len(read(tree).images) == 46
 
 
