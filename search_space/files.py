@@ -91,7 +91,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises:
         InputError: the disk is full, or the folder can't be written.
     """
-    part = path.with_suffix(".part")
+    part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(path)
