@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -294,8 +295,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     images = batch_size or 1
     memory_of = family.memory_function(images, train_with)
     if flops is None and memory is None:
-        phis = family.parse_phis(family.PHIS if phi is None else phi)
-        members, words = scaler.family(find_architecture(arch), phis), []
+        members, words = scaler.family(find_architecture(arch), family.phis(phi, scaler)), []
     else:
         wish = Wish(parse_amount("--flops", flops), parse_amount("--memory", memory), memory_of)
         member = family.fit(find_architecture(arch), scaler, wish, phi)
@@ -406,6 +406,9 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names may have letters that the terminal lacks
     try:
         sys.exit(app(standalone_mode=False))  # 130 after Ctrl-C
     except TyperException as error:
@@ -416,7 +419,7 @@ def main() -> None:
         typer.echo(f"nas: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(f"nas: {error.filename or 'input/output'}: {error.strerror}", err=True)
+        typer.echo(f"nas: {error.filename or 'input/output'}: {error.strerror or error}", err=True)
         sys.exit(2)
 
 

@@ -76,14 +76,15 @@ def verdict(ledger: Ledger) -> str:
     if baseline.reward is None or winner.reward is None:
         reason = baseline.result.reason if isinstance(baseline.result, Failure) else "it has not finished"
         return "\n".join([*lines, f"baseline  no result: {reason}"])
+    if winner is baseline:
+        return "\n".join([*lines, "The choice is the baseline itself: no other network's reward is estimated higher."])
     lines.append(f"baseline  {_summary(ledger, baseline)}  ({baseline.trial.architecture.name}{inside})")
     lines.append(_place(ledger, baseline))
     gain = winner.reward - baseline.reward
     where = "in the same benchmark" if ledger.recipe.benchmark else "under the same proxy"
     more = f"{abs(gain):.4f} {'above' if gain > 0 else 'below'} the baseline's {where}"
-    lines.append(
-        f"The choice out of {len(ledger.best()):,} networks has a reward {more}. {_trust(ledger, winner, gain)}."
-    )
+    out_of = plural(len(ledger.best()), "network")
+    lines.append(f"The choice out of {out_of} has a reward {more}. {_trust(ledger, winner, gain)}.")
     return "\n".join(lines)
 
 
@@ -162,7 +163,7 @@ def _place(ledger: Ledger, baseline: Child) -> str:
     """The baseline's rank among the networks, and the accuracy found at its own cost."""
     rewards = [child.reward for child in ledger.best() if child.reward is not None]
     rank = 1 + sum(reward > (baseline.reward or 0) for reward in rewards)
-    words = f"The baseline's reward would rank {_ordinal(rank)} among those of the {len(rewards):,} networks."
+    words = f"The baseline's reward would rank {_ordinal(rank)} among those of {plural(len(rewards), 'network')}."
     unit = unit_of(ledger.recipe.objective.cost)
     own, ratio = f"{format_quantity(baseline.cost or 0)} {unit}", ledger.objective.ratio
     rivals = [child for child in ledger.best() if ratio(child.cost) <= ratio(baseline.cost)]
@@ -304,6 +305,6 @@ def bench(summary: Mapping[str, Any]) -> Table:
 
 def show(*things: Table | str) -> None:
     """Print tables and lines; nothing is cut off where there is no terminal."""
-    screen = Console(emoji=False) if sys.stdout.isatty() else Console(width=200, emoji=False)
+    screen = Console(emoji=False) if sys.stdout and sys.stdout.isatty() else Console(width=200, emoji=False)
     for thing in things:
         screen.print(thing, highlight=False, markup=False, soft_wrap=isinstance(thing, str))

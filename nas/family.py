@@ -13,8 +13,20 @@ from nas.scaling import DIMENSIONS, PAPER, PRESETS, Coefficients, CompoundScaler
 from search_space import Architecture, cost
 from search_space.errors import InputError
 
-PHIS = "0..7"
+PHIS = range(8)
 MOST_MEMBERS = 100
+
+
+def phis(text: str | None, scaler: Scaler) -> list[float]:
+    """The members that are asked for; by default those of 0 to 7 that the scaler grows to.
+
+    Raises:
+        InputError: see `parse_phis`.
+    """
+    if text is not None:
+        return parse_phis(text)
+    most = scaler.most_phi if isinstance(scaler, CompoundScaler) else math.inf
+    return [float(phi) for phi in PHIS if phi <= most]
 
 
 def parse_phis(text: str) -> list[float]:

@@ -61,4 +61,6 @@ def _nearness(member: Member, wish: Wish) -> str:
     shares = wish.shares(member.architecture)
     if wish.is_limit:
         return f"{wish}: used " + ", ".join(f"{share:.1%} of the {what}" for what, share in shares.items())
+    if shares["FLOPs"] == 1:
+        return f"{wish}: met exactly"
     return f"{wish}: the nearest is {abs(shares['FLOPs'] - 1):.2%} {'above' if shares['FLOPs'] > 1 else 'below'}"

@@ -98,6 +98,8 @@ class TuneExecutor:
                 "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
             )
             raise InputError(f"--ray-address {self.address}: {describe(error)}{token}") from None
+        except OSError as error:
+            raise InputError(f"Ray can't start in TMPDIR={tempfile.gettempdir()}: {error}; set another") from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place

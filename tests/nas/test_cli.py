@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -289,6 +291,58 @@ def test_a_mistake_is_one_line_and_exit_code_2(nas, small_recipe, words, part):
     assert err.count("\n") == 1
     assert "Traceback" not in out + err
     assert not Path("results").exists() or not list(Path("results").iterdir())
+
+
+def test_a_temporary_folder_that_is_too_long_for_ray_is_named(nas, small_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 90)))
+    (tmp_path / ("x" * 90)).mkdir()
+    code, _, err = nas("search", small_recipe, "--set", "executor.name=tune", "-o", "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"nas: Ray can't start in TMPDIR={tmp_path}/xxx")
+    assert not Path("run").exists()
+
+
+def test_a_report_needs_no_screen(nas, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as after `>&-`
+    assert nas("show", "efficientnet-b0")[0] == 0
+
+
+def test_a_letter_that_the_screen_lacks_is_replaced(nas, monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert nas("export", "efficientnet-b0", "-o", "сеть")[0] == 0
+    screen.flush()
+    assert screen.buffer.getvalue() == b"????/efficientnet-b0.yaml\n"
+    assert Path("сеть/efficientnet-b0.yaml").exists()
+
+
+def test_a_file_of_the_users_beside_an_export_stays(nas):
+    Path("here").mkdir()
+    beside = [Path("here") / name for name in ("efficientnet-b0.part", "efficientnet-b0.yaml.part")]
+    for path in beside:
+        path.write_text("mine")
+    assert nas("export", "efficientnet-b0", "-o", "here")[0] == 0
+    assert [path.read_text() for path in beside] == ["mine", "mine"]
+
+
+def test_the_baseline_counts_at_the_resolution_and_classes_of_the_space(nas, small_recipe):
+    text = Path("baseline.yaml").read_text().replace("resolution: 64", "resolution: 128")
+    Path("baseline.yaml").write_text(text.replace("num_classes: 10", "num_classes: 1000"))
+    code, out, _ = nas("search", small_recipe, "-o", "run")
+    assert code == 0
+    network = load_architecture("baseline.yaml").with_(resolution=64, num_classes=10)
+    assert f"{format_quantity(cost.flops(network))} FLOPs)  (small-baseline" in out
+    assert "costs count" not in out
+
+
+def test_a_choice_that_is_the_baseline_is_said_to_be(nas, small_recipe):
+    top, _, _ = Path("space.yaml").read_text().partition("stages:")
+    Path("space.yaml").write_text(top + "stages: [{op: conv, layers: 1, out_chs: [16, 1], stride: 2}]")
+    words = ["--set", "controller.name=random", "--set", "objective.target=500K", "--set", "objective.w=0"]
+    code, out, _ = nas("search", small_recipe, *words, "--set", "proxy.epochs=4", "-o", "run")
+    assert code == 0
+    assert "(small-baseline)\nThe choice is the baseline itself: no other" in out
 
 
 def test_an_out_that_exists_is_refused_with_both_ways_out(finished, nas, small_recipe):

@@ -40,6 +40,17 @@ def test_a_wish_is_met_and_what_was_changed_is_said(nas):
     assert abs(ratio - 1) <= 0.02
 
 
+def test_a_wish_for_its_own_flops_is_met_exactly(nas):
+    _, out, _ = nas("scale", "efficientnet-b0", "--flops", cost.flops(load_architecture("efficientnet-b0")))
+    assert "--flops 385.8M: met exactly" in out
+
+
+def test_by_default_there_are_as_many_members_as_the_coefficients_allow(nas):
+    code, out, _ = nas("scale", "efficientnet-b0", "--dimension", "depth")
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines()[1:-1]] == list("0123456")  # 2^7 is more than 100
+
+
 def test_a_miss_is_said(nas):
     _, out, _ = nas("scale", "efficientnet-b0", "--flops", "1G", "--dimension", "resolution")
     assert "the nearest is 4.81% above; nothing nearer" in out

@@ -228,7 +228,7 @@ def test_the_end_of_a_search_opens_with_the_verdict_and_tells_the_baselines_plac
     assert lines[2].startswith("baseline ")
     better = sum(child.reward > ledger.baseline.reward for child in ledger.best())
     assert f"would rank {better + 1}" in lines[3]
-    assert f"of the {len(ledger.best())} networks" in lines[3]
+    assert f"of {len(ledger.best())} networks" in lines[3]
     fewer = [c.result.accuracy for c in ledger.best() if c.cost <= ledger.baseline.cost]
     assert f"the best accuracy seen is {max(fewer):.2%}" in lines[3]
 
