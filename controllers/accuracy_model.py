@@ -64,9 +64,6 @@ class AccuracyModel:
         self._inverse = _inverse(self._noisy(self._scaled))
         self._weights = self._inverse @ self._y
 
-    def __len__(self) -> int:
-        return len(self._y)
-
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """Condition on k more observations, under the same hyperparameters, by bordering the inverse covariance.
 

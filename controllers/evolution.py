@@ -27,7 +27,7 @@ class EvolutionOptions(Options):
 
 
 class Evolution(Controller[EvolutionOptions]):
-    """Mutates the best of a random sample of the youngest individuals.
+    """Mutates the best of a random sample of the youngest individuals, drawn without replacement.
 
     A child is an individual once its outcome is told, so any number may be under way. A failure is an individual
     that loses every tournament: it takes a place and ages like the others, but is a parent only among failures.

@@ -134,8 +134,7 @@ class ModelBased(PPO):
         """The observed network with the best estimated reward; None before any success."""
         model = self.reward_model.accuracy_model() if self._warmed_up else None
         if model is None:
-            best = self.memory.top(1)
-            return self.space.decode(best[0]) if best else None
+            return super().recommend()
         return self.space.decode(self.reward_model.leaders(model, 1)[0])
 
     def _imagine(self) -> None:

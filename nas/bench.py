@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
 from itertools import pairwise
 from typing import Any
 
@@ -26,6 +25,7 @@ from nas.peers import PEERS
 from nas.quantities import told_apart
 from nas.study import ADAPT_EVERY
 from search_space import Architecture, InputError, cost, load_space
+from search_space.errors import did_you_mean
 from search_space.files import parse_yaml
 
 FORMAT = "baseline-nas/bench/1"
@@ -343,6 +343,4 @@ def _search(name: str, seed: int) -> Search:
 
 def _check_name(where: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
-        raise InputError(f"{where}: {name!r} is unknown; {hint}")
+        raise InputError(f"{where}: {name!r} is unknown; {did_you_mean(name, known, 'use one of')}")

@@ -16,6 +16,9 @@ LATENCY_WARMUP, LATENCY_RUNS = 3, 10
 EXACT_COSTS = {"flops": cost.flops, "params": cost.params}
 """Costs that are counted, not measured, by their names in a recipe."""
 
+COSTS = (*EXACT_COSTS, "latency")
+"""Names of the costs that need no benchmark."""
+
 
 def cost_function(name: str) -> CostFunction:
     """The cost of the deployed network: `flops` and `params` exactly, `latency` in ms, measured here once."""

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 import controllers
 from nas import recipe_file
+from nas.costs import COSTS
 from nas.objective import OWN_EXPONENTS, Objective, make_objective
 from nas.quantities import parse_quantity
 from nas.recipe_errors import RecipeError, first_error
@@ -27,7 +28,7 @@ def _quantity(value: object) -> object:
 
 def _known_cost(value: str) -> str:
     """A cost that is counted, measured here, or may be a benchmark's device metric, whatever the device's name."""
-    if value in ("flops", "params", "latency") or value.startswith(("latency_", "throughput_")):
+    if value in COSTS or value.startswith(("latency_", "throughput_")):
         return value
     raise ValueError(f"must be flops, params, latency, or a benchmark's latency_... or throughput_..., not {value!r}")
 
@@ -301,7 +302,7 @@ class Recipe(_Section):
             raise ValueError("deployment: a benchmark's networks were measured as they are; leave it out")
         if self.benchmark and self.scale:
             raise ValueError("scale: trains grown networks on images, and a benchmark has none; search with images")
-        if not self.benchmark and self.objective.cost not in ("flops", "params", "latency"):
+        if not self.benchmark and self.objective.cost not in COSTS:
             raise ValueError(f"objective.cost: {self.objective.cost} needs a benchmark that measured it")
         return self
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from search_space.errors import InputError
+from search_space.errors import InputError, did_you_mean
 
 
 class RecipeError(InputError):
@@ -39,5 +38,4 @@ def _nearest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
         section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
         section = next(iter(get_args(section)), section)  # X | None
     fields = list(getattr(section, "model_fields", {}))
-    near = get_close_matches(str(loc[-1]), fields, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(fields)}" if fields else ""
+    return f"; {did_you_mean(str(loc[-1]), fields, 'known are')}" if fields else ""

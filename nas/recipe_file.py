@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from nas.recipe_errors import RecipeError
+from search_space.errors import did_you_mean
 from search_space.files import parse_yaml, read_yaml
 
 _HERE = Path(__file__).parent
@@ -31,9 +31,7 @@ def read(name_or_path: str) -> Mapping[str, Any]:
     path = Path(name_or_path)
     if path.exists() or path.suffix in (".yaml", ".yml"):
         return read_yaml(path)
-    near = get_close_matches(name_or_path, names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped are {', '.join(names())}"
-    raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
+    raise RecipeError(f"{name_or_path}: no such recipe or file; {did_you_mean(name_or_path, names(), 'shipped are')}")
 
 
 def lay_over(file: Mapping[str, Any], settings: Sequence[str], source: str | None) -> dict[str, Any]:

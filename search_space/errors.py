@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """Something the user wrote can't be used; the message names the field or the file."""
@@ -17,3 +20,9 @@ class SpaceError(InputError):
 
 class DataError(InputError):
     """Image data that is missing, empty or unreadable."""
+
+
+def did_you_mean(name: str, known: Sequence[str], there_are: str) -> str:
+    """The known name that was probably meant; where none is near, `there_are` and all of them."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"{there_are} {', '.join(known)}"

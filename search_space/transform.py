@@ -59,8 +59,8 @@ def scale_depth(architecture: Architecture, depth: float, rounded: str = "up") -
 def for_small_images(architecture: Architecture, resolution: int, final_size: int) -> Architecture:
     """The network at `resolution`, with as many strides taken out as small images need.
 
-    Strides go from the input on (max pool, stem, stages) until the last feature map measures at least `final_size`
-    pixels, which is what networks for CIFAR-sized images do; at 224 pixels nothing changes.
+    Strides go from the input on (max pool, stem, stages) until the resolution divided by those that are left is at
+    least `final_size`, which is what networks for CIFAR-sized images do; at 224 pixels nothing changes.
     """
     stem, stages = architecture.stem, list(architecture.stages)
 

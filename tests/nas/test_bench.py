@@ -69,9 +69,9 @@ def begin(folder, *words):
 
 
 @pytest.mark.parametrize("started", [1, 2])
-def test_a_stop_while_the_workers_start_says_so_and_leaves_nothing(tmp_path, started):
+def test_a_stop_while_the_workers_start_says_so_and_leaves_nothing(macro, tmp_path, started):
     """The first process is one of multiprocessing's own."""
-    process = begin(tmp_path, "--budgets", "10000000")
+    process = begin(tmp_path, "--data", macro, "--budgets", "10000000")
     while process.poll() is None and len(psutil.Process(process.pid).children()) < started:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)

@@ -201,9 +201,9 @@ def test_on_a_benchmark_the_winner_meets_real_random_runs(table, small_recipe, b
 def test_random_sampling_itself_is_not_told_to_differ_from_it_more_often_than_its_interval_says(table, small_recipe):
     settings = ["space=nas-bench-macro", "objective.target=40M", "baseline=efficientnet-b0"]
     recipe = Recipe.load(str(small_recipe), settings)
-    rng, told = np.random.default_rng(0), []
+    rng, told, baseline = np.random.default_rng(0), [], load_architecture("efficientnet-b0")
     for seed in range(400):
-        ledger = Ledger(recipe.model_copy(update={"seed": seed}), table.space, load_architecture("efficientnet-b0"))
+        ledger = Ledger(recipe.model_copy(update={"seed": seed}), table.space, baseline)
         for _ in range(10):
             actions = table.space.sample_actions(rng)
             child = ledger.add(table.space.decode(actions), Suggestion(actions), 0)
