@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -354,8 +354,8 @@ def _run(
     watch: Callable[[Folder, Study], None],
 ) -> Searched:
     cost = evaluator.cost_function(recipe.objective.cost)
-    # Between look-ups there are only small matrices, for which starting threads costs more than they bring.
-    with Journal(folder.journal) as journal, threadpool_limits(1) if recipe.benchmark else nullcontext():
+    # A controller's matrices are small: threads cost more than they bring, and children that train need the cores.
+    with Journal(folder.journal) as journal, threadpool_limits(1, None if recipe.benchmark else "blas"):
         study = Study(recipe, journal, lambda study: watch(folder, study), cost, contents)
         watch(folder, study)
         if not study.done:

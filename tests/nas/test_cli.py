@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from nas import cli
+from nas import cli, run
 from nas.evaluators import proxy
 from nas.journal import Journal
 from nas.quantities import format_quantity
@@ -334,6 +335,17 @@ def test_the_baseline_counts_at_the_resolution_and_classes_of_the_space(nas, sma
     network = load_architecture("baseline.yaml").with_(resolution=64, num_classes=10)
     assert f"{format_quantity(cost.flops(network))} FLOPs)  (small-baseline" in out
     assert "costs count" not in out
+
+
+def test_the_controller_leaves_the_cores_to_the_children(small_recipe):
+    seen = []
+
+    def watch(folder, study):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+    with threadpool_limits(2):
+        run.start(Recipe.load(str(small_recipe)), Path("run"), None, watch)
+    assert set(seen) == {1}
 
 
 def test_a_choice_that_is_the_baseline_is_said_to_be(nas, small_recipe):
