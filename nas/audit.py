@@ -57,7 +57,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of the orders by proxy and reference, with its 95% bootstrap interval over networks."""
+    """How far proxy and reference order networks alike: a tau or a share, with its 95% bootstrap interval over them."""
 
     value: float
     low: float

@@ -370,14 +370,14 @@ class Recipe(_Section):
 
     def load_space(self) -> SearchSpace:
         """The search space of the deployed network."""
-        return _deployed(load_space(self.space), self._deployment(), f"{self.space}, as `deployment` asks for it")
+        return _deploy(load_space(self.space), self._deployment(), f"{self.space}, as `deployment` asks for it")
 
     def load_baseline(self) -> Architecture:
         """The network to compare with, deployed as the children are: at their resolution, with their classes."""
         space = self.load_space()
         network, chosen = space.decode([0] * len(space.decisions)), {decision.name for decision in space.decisions}
         shared = {field: getattr(network, field) for field in Deployment.model_fields if field not in chosen}
-        return _deployed(load_architecture(self.baseline), shared, f"{self.baseline}, deployed as {self.space}'s are")
+        return _deploy(load_architecture(self.baseline), shared, f"{self.baseline}, deployed as {self.space}'s are")
 
     def make_objective(self) -> Objective:
         """The reward."""
@@ -389,7 +389,7 @@ class Recipe(_Section):
         return self.deployment.model_dump(exclude_none=True)
 
 
-def _deployed(what: Deployable, fields: Mapping[str, int], where: str) -> Deployable:
+def _deploy(what: Deployable, fields: Mapping[str, int], where: str) -> Deployable:
     """A space or network with another resolution or other classes; `where` says whose fault it is if it can't be."""
     try:
         return what.with_(**fields)

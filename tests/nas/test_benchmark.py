@@ -193,7 +193,7 @@ class TestTable:
         metric = BenchmarkEvaluator.load(write(rows), small).cost_function("latency_phone")
         assert [metric(small.decode(row)) for row in FOUR] == pytest.approx(times)
 
-    def test_the_largest_figure_of_a_device_is_reached(self, small, write, tmp_path):
+    def test_the_largest_figure_of_a_device_is_reached(self, small, write):
         times = [2.67, 35.32, 3.0, 9.25]  # the logarithm's exponential is less than 35.32
         rows = [accel_row(small, row, 50.0, latency_phone=time) for row, time in zip(FOUR, times, strict=True)]
         BenchmarkEvaluator.load(write(rows), small)._check_target("latency_phone", 35.32)
