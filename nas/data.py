@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from search_space.errors import DataError
 
@@ -35,7 +35,6 @@ EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", 
 PACK_FORMAT = "1"  # change it whenever the same source would pack to other bytes
 CHUNK = 256  # images decoded between two writes
 STATS_SAMPLE = 4096
-ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -370,7 +369,7 @@ def _square(item: str | Pixels, resolution: int) -> Pixels | str:
     try:
         with Image.open(item) if isinstance(item, str) else Image.fromarray(item) as image:
             image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded no larger than it will be used
-            turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             upright = image if turn is None else image.transpose(turn)
             if upright.mode[0] in "IF":  # convert() would clip, not scale
                 upright = Image.fromarray(_eight_bits(np.asarray(upright)))

@@ -61,8 +61,9 @@ def _climb(rows: np.ndarray, moves: list[Move], score: Score) -> tuple[np.ndarra
         for j, move in enumerate(moves):
             for decision, choice in move:
                 moved[:, j, decision] = choice
-        new, places = np.unique(moved.reshape(-1, rows.shape[1]), axis=0, return_inverse=True)
-        scores = score(new)[places].reshape(len(climbing), -1)
+        # Many moves lead to one network, for a choice may be taken already.
+        distinct, places = np.unique(moved.reshape(-1, rows.shape[1]), axis=0, return_inverse=True)
+        scores = score(distinct)[places].reshape(len(climbing), -1)
         best = scores.argmax(1)
         gained = scores.max(1) > values[climbing] + _LEAST_GAIN
         rows[climbing[gained]] = moved[gained, best[gained]]
