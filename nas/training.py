@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas.cuda_graph import Replayed
 from nas.data import ImageData, Rows
 
 if TYPE_CHECKING:
@@ -125,10 +126,10 @@ class _Run:
         self.feed = feed
         self.deadline = deadline
         half = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
-        self.autocast = torch.autocast(
-            device.type, dtype=torch.float16 if half else torch.bfloat16, enabled=device.type == "cuda"
-        )
+        self.learn, self.count_correct = _work(model, self.optimizer, training.label_smoothing, device, half)
+        if device.type == "cuda":
+            self.count_correct = Replayed(self.count_correct)
+            self.learn = self.learn if half else Replayed(self.learn)
 
     def train_epoch(self, epoch: int) -> float:
         """Show every training image once; returns the mean loss.
@@ -140,25 +141,20 @@ class _Run:
         losses = list[Tensor]()
         for step, rows in enumerate(batches):
             self._check_deadline(epoch)
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.training, epoch - 1 + (step + 0.5) / len(batches))
-            losses.append(self._step(rows))
+            self._set_learning_rate(learning_rate(self.training, epoch - 1 + (step + 0.5) / len(batches)))
+            losses.append(self.learn(*self.feed.batch(rows, crop=self.training.crop, flip=self.training.flip)))
             if step % 16 == 0 or step + 1 == len(batches):
                 finite = torch.stack(losses).isfinite()
                 if not finite.all():
                     raise Diverged(f"the loss is not finite at epoch {epoch}, step {int(finite.int().argmin()) + 1}")
         return float(torch.stack(losses).mean())
 
-    def _step(self, rows: Rows) -> Tensor:
-        images, labels = self.feed.batch(rows, crop=self.training.crop, flip=self.training.flip)
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast:
-            logits = self.model(images)
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.detach()
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     @torch.inference_mode()
     def accuracy(self, epoch: int) -> float:
@@ -168,14 +164,45 @@ class _Run:
         correct = list[Tensor]()
         for batch in np.array_split(rows, math.ceil(len(rows) / self.training.batch_size)):
             self._check_deadline(epoch)
-            images, labels = self.feed.batch(batch)
-            with self.autocast:
-                correct.append((self.model(images).argmax(1) == labels).sum())
+            correct.append(self.count_correct(*self.feed.batch(batch)))
         return int(torch.stack(correct).sum()) / len(rows)
 
     def _check_deadline(self, epoch: int) -> None:
         if time.monotonic() > self.deadline:
             raise TimeLimitExceeded(f"out of time in epoch {epoch} of {self.training.epochs}")
+
+
+_Work = Callable[[Tensor, Tensor], Tensor]
+
+
+def _work(
+    model: nn.Module, optimizer: torch.optim.Optimizer, label_smoothing: float, device: torch.device, half: bool
+) -> tuple[_Work, _Work]:
+    """Of images (batch x 3 x R x R) and labels (batch): the loss, after one step of the optimizer; the number right."""
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
+    autocast = torch.autocast(
+        device.type,
+        dtype=torch.float16 if half else torch.bfloat16,
+        enabled=device.type == "cuda",
+        cache_enabled=False,  # a recording would keep the cached weights
+    )
+
+    def learn(images: Tensor, labels: Tensor) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            logits = model(images)
+        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    def count_correct(images: Tensor, labels: Tensor) -> Tensor:
+        with autocast:
+            logits: Tensor = model(images)
+        return (logits.argmax(1) == labels).sum()
+
+    return learn, count_correct
 
 
 class _Feed:
@@ -247,12 +274,16 @@ def split_batches(rows: Rows, batch_size: int) -> list[Rows]:
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """Nesterov SGD, or RMSProp with decay 0.9 and epsilon 1e-3 as in the EfficientNet release.
 
-    Weights decay; norms and biases, the parameters of at most one dimension, do not.
+    Weights decay; norms and biases, the parameters of at most one dimension, do not. On a GPU the learning rate is a
+    tensor there and a step can be recorded (`nas.cuda_graph`).
     """
+    device = next(model.parameters()).device
+    gpu = device.type == "cuda"
+    lr = torch.tensor(training.lr, device=device) if gpu else training.lr
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": training.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if training.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.momentum > 0)
-    return torch.optim.RMSprop(groups, lr=training.lr, alpha=0.9, eps=1e-3, momentum=training.momentum)
+        return torch.optim.SGD(groups, lr=lr, momentum=training.momentum, nesterov=training.momentum > 0, fused=gpu)
+    return torch.optim.RMSprop(groups, lr=lr, alpha=0.9, eps=1e-3, momentum=training.momentum, capturable=gpu)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -265,10 +266,45 @@ def test_half_of_the_images_are_mirrored():
     assert share == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(4000))  # four sigmas
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+# --- on a GPU
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def train_on_gpu(digits, report=lambda epoch, accuracy: None, **changes):
+    model = network()
+    model[-2].p = 0.0  # its draws differ between a launched and a replayed step
+    return train(model, digits, settings(**changes), seed=0, device="cuda", report=report)
+
+
+@needs_gpu
 @pytest.mark.parametrize(("resident", "channels_last_from"), [(0, 0), (1 << 30, 0), (0, 96), (1 << 30, 96)])
 def test_a_gpu_learns_digits_with_mixed_precision(digits, monkeypatch, resident, channels_last_from):
     monkeypatch.setattr("nas.training.RESIDENT_BYTES", resident)
     monkeypatch.setattr("nas.training.CHANNELS_LAST_FROM", channels_last_from)
-    result = train(network(), digits, settings(), seed=0, device="cuda", report=lambda epoch, accuracy: None)
-    assert result.accuracy > 0.9
+    assert train_on_gpu(digits).accuracy > 0.9
+
+
+@needs_gpu
+@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"optimizer": "rmsprop", "lr": 0.002}])
+def test_replayed_steps_learn_what_launched_ones_do(digits, monkeypatch, changes):
+    replayed = train_on_gpu(digits, **changes)
+    monkeypatch.setattr("nas.training.Replayed", lambda function: function)
+    launched = train_on_gpu(digits, **changes)
+    assert replayed.losses == pytest.approx(launched.losses, rel=0.02)
+    assert replayed.accuracies == pytest.approx(launched.accuracies, abs=0.03)
+
+
+@needs_gpu
+def test_a_training_that_is_stopped_leaves_no_memory_taken_on_a_gpu(digits):
+    def stop(epoch, accuracy):
+        if epoch == 2:
+            raise Diverged("enough")
+
+    taken = []
+    for _ in range(3):
+        with suppress(Diverged):
+            train_on_gpu(digits, stop)
+        torch.cuda.empty_cache()
+        taken.append(torch.cuda.memory_reserved())
+    assert taken[1:] == taken[:1] * 2
