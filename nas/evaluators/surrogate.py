@@ -17,6 +17,7 @@ from nas.evaluators.gaussian_process import GaussianProcess, MeanFunction
 from search_space.space import Actions
 
 _LEAST_ROWS, _LEAST_TAU = 200, 0.5
+_DECIMALS = 6
 
 _MOST_ROWS = 5_000
 """Fitting takes memory with the square of their number, about 1 GB for so many, and time with the third power."""
@@ -24,11 +25,11 @@ _MOST_ROWS = 5_000
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A number of every network of a space, learned from some.
+    """A number of every network of a space, an accuracy in [0, 1] or a logarithm, learned from some.
 
     Attributes:
         features: of the space.
-        mean: from features to the number, or to its logarithm.
+        mean: from features to the number.
         tau: Kendall's between the numbers and those predicted without them.
     """
 
@@ -62,9 +63,9 @@ class Surrogate:
         return cls(features, process.mean, tau)
 
     def values(self, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
-        """Predicted numbers (n,) of n networks."""
+        """Predicted numbers (n,) of n networks, rounded: their last digits depend on how many cores fitted them."""
         with single_threaded():
-            return self.mean(self.features(actions))
+            return self.mean(self.features(actions)).round(_DECIMALS)
 
 
 def save(path: Path, centres: np.ndarray, surrogates: Mapping[str, Surrogate]) -> None:

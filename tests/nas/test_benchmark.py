@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import kendalltau
 
 from nas.evaluators.benchmark import REHEARSAL, BenchmarkError, BenchmarkEvaluator, format_of
@@ -216,6 +217,14 @@ class TestTable:
 
 
 class TestSurrogate:
+    def test_the_number_of_cores_changes_no_accuracy(self, accel, accel_rows, write):
+        path, before, seen = write(accel_rows), torch.get_num_threads(), []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            seen.append(BenchmarkEvaluator.load(path, accel).accuracies(draw(accel, 500, seed=1)).tolist())
+        torch.set_num_threads(before)
+        assert seen[0] == seen[1]
+
     def test_it_predicts_unseen_networks(self, evaluator, accel):
         unseen = draw(accel, 200, seed=1)
         truth = [made_up(accel, actions)[0] for actions in unseen]
