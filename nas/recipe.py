@@ -56,7 +56,8 @@ def _absolute(value: str) -> str:
 Located = Annotated[str, AfterValidator(_absolute)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
+Several = Annotated[int, Field(ge=2, lt=2**63)]
 Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_nan=False)]
 Exponent = Annotated[float, Field(ge=-10, le=0)]
 Deployable = TypeVar("Deployable", Architecture, SearchSpace)
@@ -88,7 +89,7 @@ class Training(_Section):
     """
 
     epochs: Count
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Several = 64
     optimizer: Literal["sgd", "rmsprop"] = "sgd"
     lr: Positive = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -182,7 +183,7 @@ class EarlyStopping(_Section):
     """ASHA (Li et al. 2020): rungs at `grace_epochs` times powers of `reduction` let one child in `reduction` go on."""
 
     grace_epochs: Count = 1
-    reduction: Annotated[int, Field(ge=2)] = 3
+    reduction: Several = 3
 
 
 class ExecutorSection(_Section):
@@ -202,7 +203,7 @@ class ExecutorSection(_Section):
     cpus_per_child: Positive = 1.0
     gpus_per_child: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     time_limit: Positive = 3600.0
-    retries: Annotated[int, Field(ge=0)] = 1
+    retries: Annotated[int, Field(ge=0, lt=2**63)] = 1
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
@@ -245,7 +246,7 @@ class Scale(_Section):
     step: Annotated[float, Field(ge=0.01, le=1)] = 0.1
     tolerance: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     leaders: Count = 4
-    seeds: Annotated[int, Field(ge=2)] = 3
+    seeds: Several = 3
     divisor: Count = 1
     compare: bool = False
     phi: Annotated[list[Annotated[float, Field(ge=0, le=20)]], Field(min_length=1), AfterValidator(_members)] = [

@@ -64,6 +64,7 @@ MISTAKES = [
     ("children=", "children: "),
     ("seed=-1", "seed: "),
     ("seed=9223372036854775808", "seed: "),
+    ("children=1" + "0" * 400, "children: "),
     ("space=3", "space: "),
     ("objective=3", "objective: "),
     ("objective={}", "objective.target: missing"),
