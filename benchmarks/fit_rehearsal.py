@@ -1,7 +1,5 @@
 """Fits the surrogate that is shipped, nas/evaluators/rehearsal.npz, to Accel-NASBench's rows.
 
-usage: python benchmarks/fit_rehearsal.py FILE      (a .jsonl.gz in Accel-NASBench's format)
-
 The data are those of Accel-NASBench (Ahmad et al. 2024, arXiv 2404.08005, Apache-2.0), of which the result holds no
 row: a Gaussian process is projected onto networks drawn at random from the space (subset of regressors, Rasmussen &
 Williams 2006, section 8.3.1). Prints, for the accuracy and each device metric, Kendall's tau on a fifth of the networks
@@ -10,7 +8,7 @@ for a fit to the others; then fits to all and writes.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,8 +62,11 @@ def numbers(networks: Mapping[Actions, Network], name: str) -> dict[Actions, flo
 
 def main() -> None:
     """Fit, report and write."""
-    space = load_space(benchmark.format_of(sys.argv[1]).space)
-    networks = read(sys.argv[1], space)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="a .jsonl.gz in Accel-NASBench's format")
+    file = parser.parse_args().file
+    space = load_space(benchmark.format_of(file).space)
+    networks = read(file, space)
     features = Features(space)
     rng = np.random.default_rng(SEED)
     actions = np.array([space.sample_actions(rng) for _ in range(CENTRES)])

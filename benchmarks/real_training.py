@@ -1,8 +1,7 @@
 """Controllers side by side on real training: equal children, several seeds, the winners trained again.
 
-usage: python benchmarks/real_training.py RECIPE CHILDREN SEEDS CONTROLLER... [-- key=value ...]
-   eg: python benchmarks/real_training.py digits 24 5 random ppo model_based
-       python benchmarks/real_training.py images 20 3 random ppo model_based -- data.source=photos data.holdout=0.5
+eg: python benchmarks/real_training.py digits 24 5 random ppo model_based
+    python benchmarks/real_training.py images 20 3 random ppo model_based --set data.source=photos data.holdout=0.5
 
 Each search is serial; one line per search is printed as it ends: the reward that the search saw of the network it
 hands over, and the mean reward of that network trained again with `RETRAININGS` fresh seeds on the same split, which no
@@ -11,8 +10,8 @@ luck has chosen. Then the medians, and their ratio to the first controller's.
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
@@ -40,21 +39,24 @@ def search(recipe: Recipe) -> tuple[float, float]:
 
 def main() -> None:
     """Run all searches and print the table."""
-    arguments, settings = sys.argv[1:], []
-    if "--" in arguments:
-        arguments, settings = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
-    name, children, seeds, *names = arguments
-    found: dict[str, list[float]] = {controller: [] for controller in names}
-    for seed in range(int(seeds)):
-        for controller in names:
-            fixed = [f"controller.name={controller}", f"seed={seed}", f"children={children}", "executor.name=serial"]
-            seen, again = search(Recipe.load(name, [*fixed, *settings]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("children", type=int)
+    parser.add_argument("seeds", type=int)
+    parser.add_argument("controllers", nargs="+")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="laid over the recipe")
+    asked = parser.parse_args()
+    found: dict[str, list[float]] = {controller: [] for controller in asked.controllers}
+    for seed in range(asked.seeds):
+        for controller in asked.controllers:
+            fixed = [f"controller.name={controller}", f"seed={seed}", f"children={asked.children}"]
+            seen, again = search(Recipe.load(asked.recipe, [*fixed, "executor.name=serial", *asked.set]))
             found[controller].append(again)
             print(f"seed {seed}  {controller:>12}  in the search {seen:.4f}  trained again {again:.4f}", flush=True)
-    basis = statistics.median(found[names[0]])
+    basis = statistics.median(found[asked.controllers[0]])
     for controller, rewards in found.items():
         median = statistics.median(rewards)
-        print(f"{controller:>12}  median {median:.4f}  {median / basis:.3f} of {names[0]}'s", flush=True)
+        print(f"{controller:>12}  median {median:.4f}  {median / basis:.3f} of {asked.controllers[0]}'s", flush=True)
 
 
 if __name__ == "__main__":
