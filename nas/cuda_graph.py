@@ -13,6 +13,9 @@ from torch import Tensor
 class Replayed:
     """Calls a function as a CUDA graph: the first call of each shape runs it, the second records it.
 
+    After "whole-network capture" in the PyTorch manual (CUDA semantics, CUDA graphs); `make_graphed_callables` records
+    no step of an optimizer, and for one shape only.
+
     The first run readies what a recording can't: kernels, and the state of an optimizer. The function must launch the
     same kernels each time and never look at a value on the CPU; what it changes besides its result (weights, say) it
     must change in place. Graphs and their memory last as long as this object.

@@ -125,11 +125,15 @@ class _Run:
         self.optimizer = make_optimizer(model, training)
         self.feed = feed
         self.deadline = deadline
-        half = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
-        self.learn, self.count_correct = _work(model, self.optimizer, training.label_smoothing, device, half)
-        if device.type == "cuda":
-            self.count_correct = Replayed(self.count_correct)
-            self.learn = self.learn if half else Replayed(self.learn)
+        gpu = device.type == "cuda"
+        half = gpu and not torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = torch.float16 if half else torch.bfloat16
+        autocast = torch.autocast(device.type, precision, enabled=gpu, cache_enabled=False)  # recordings can't share it
+        scaler = torch.amp.GradScaler(device.type, enabled=half)
+        learn = _learner(model, self.optimizer, training.label_smoothing, autocast, scaler)
+        count_correct = _counter(model, autocast)
+        self.learn = Replayed(learn) if gpu and not half else learn  # the scaler of halves looks at values on the CPU
+        self.count_correct = Replayed(count_correct) if gpu else count_correct
 
     def train_epoch(self, epoch: int) -> float:
         """Show every training image once; returns the mean loss.
@@ -172,20 +176,17 @@ class _Run:
             raise TimeLimitExceeded(f"out of time in epoch {epoch} of {self.training.epochs}")
 
 
-_Work = Callable[[Tensor, Tensor], Tensor]
+_OnBatch = Callable[[Tensor, Tensor], Tensor]
 
 
-def _work(
-    model: nn.Module, optimizer: torch.optim.Optimizer, label_smoothing: float, device: torch.device, half: bool
-) -> tuple[_Work, _Work]:
-    """Of images (batch x 3 x R x R) and labels (batch): the loss, after one step of the optimizer; the number right."""
-    scaler = torch.amp.GradScaler(device.type, enabled=half)
-    autocast = torch.autocast(
-        device.type,
-        dtype=torch.float16 if half else torch.bfloat16,
-        enabled=device.type == "cuda",
-        cache_enabled=False,  # a recording would keep the cached weights
-    )
+def _learner(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    label_smoothing: float,
+    autocast: torch.autocast,
+    scaler: torch.amp.GradScaler,
+) -> _OnBatch:
+    """One step of the optimizer on images (batch x 3 x R x R) and labels (batch): the mean loss () before it."""
 
     def learn(images: Tensor, labels: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -197,12 +198,18 @@ def _work(
         scaler.update()
         return loss.detach()
 
+    return learn
+
+
+def _counter(model: nn.Module, autocast: torch.autocast) -> _OnBatch:
+    """How many () of the images (batch x 3 x R x R) are given their labels (batch)."""
+
     def count_correct(images: Tensor, labels: Tensor) -> Tensor:
         with autocast:
             logits: Tensor = model(images)
         return (logits.argmax(1) == labels).sum()
 
-    return learn, count_correct
+    return count_correct
 
 
 class _Feed:
