@@ -56,6 +56,7 @@ def _absolute(value: str) -> str:
 Located = Annotated[str, AfterValidator(_absolute)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Several = Annotated[int, Field(ge=2, lt=2**63)]
 Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_nan=False)]
@@ -203,7 +204,7 @@ class ExecutorSection(_Section):
     cpus_per_child: Positive = 1.0
     gpus_per_child: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     time_limit: Positive = 3600.0
-    retries: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    retries: Whole = 1
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
@@ -268,7 +269,7 @@ class Recipe(_Section):
 
     format: Literal["baseline-nas/recipe/1"]
     name: Annotated[str, AfterValidator(_folder_name)]
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Whole = 0
     children: Count
     space: Located
     baseline: Located = "efficientnet-b0"
