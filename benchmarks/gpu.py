@@ -5,7 +5,8 @@ usage: python benchmarks/gpu.py [RESOLUTION:WIDTH ...]      (32:0.5 64:1 128:1 b
 Three random networks learn the built-in digits, one after the other as a worker trains children; each measurement has a
 process of its own, for what a kernel's first use costs is paid once in a process. Prints seconds of the first epoch +
 the median of the others, network by network; then the other epochs' time as a ratio to that of the children as they are
-trained below `CHANNELS_LAST_FROM` pixels (kernels replayed, channels first, one at a time).
+trained below `CHANNELS_LAST_FROM` pixels (kernels replayed, channels first, one at a time). Takes minutes, most of them
+in the first epochs with channels last.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ from search_space import load_space
 from search_space.transform import for_proxy
 
 NETWORKS, EPOCHS, CLASSES = 3, 5, 10
-WAYS = {  # kernels, channels, workers at a time
-    "replayed": (True, "first", 1),
-    "launched": (False, "first", 1),
-    "channels last": (True, "last", 1),
-    "four at a time": (True, "first", 4),
+FIRST, LAST = sys.maxsize, 0
+BASIS = "replayed"
+WAYS = {  # whether kernels are replayed, pixels from which channels are last, workers at a time
+    BASIS: (True, FIRST, 1),
+    "launched": (False, FIRST, 1),
+    "four at a time": (True, FIRST, 4),
+    "channels last": (True, LAST, 1),
 }
 
 
-def epochs(replayed: bool, channels: str, resolution: int, width: float) -> np.ndarray:
+def epochs(replayed: bool, channels_last_from: int, resolution: int, width: float) -> np.ndarray:
     """Seconds (networks, epochs)."""
-    training.CHANNELS_LAST_FROM = {"first": sys.maxsize, "last": 0}[channels]
+    training.CHANNELS_LAST_FROM = channels_last_from
     if not replayed:
         training.Replayed = lambda function: function
     images, space = load(Data(source="digits"), resolution, seed=0), load_space("mbconv")
@@ -53,9 +56,9 @@ def epochs(replayed: bool, channels: str, resolution: int, width: float) -> np.n
 
 def measure(way: str, resolution: int, width: float) -> float:
     """The median seconds of an epoch but a network's first; the first worker's are printed."""
-    replayed, channels, workers = WAYS[way]
+    replayed, channels_last_from, workers = WAYS[way]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = [pool.submit(epochs, replayed, channels, resolution, width) for _ in range(workers)]
+        jobs = [pool.submit(epochs, replayed, channels_last_from, resolution, width) for _ in range(workers)]
         seconds = np.stack([job.result() for job in jobs])
     told = ", ".join(f"{network[0]:.2f} + {np.median(network[1:]):.2f}" for network in seconds[0])
     print(f"{resolution} px, width {width:g}, {way}: {told} s", flush=True)
@@ -68,9 +71,9 @@ def main() -> None:
         sys.exit("this needs a GPU; on a CPU kernels are launched and channels are last")
     for size in sys.argv[1:] or ("32:0.5", "64:1", "128:1"):
         resolution, width = int(size.split(":")[0]), float(size.split(":")[1])
-        basis, *others = (measure(way, resolution, width) for way in WAYS)
-        for way, seconds in zip(list(WAYS)[1:], others, strict=True):
-            print(f"an epoch {way} took {seconds / basis:.2f} of one {next(iter(WAYS))}", flush=True)
+        seconds = {way: measure(way, resolution, width) for way in WAYS}
+        for way in list(WAYS)[1:]:
+            print(f"an epoch {way} took {seconds[way] / seconds[BASIS]:.2f} of one {BASIS}", flush=True)
 
 
 if __name__ == "__main__":
