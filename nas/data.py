@@ -170,7 +170,7 @@ def _digits() -> _Source:
 
 
 def _folder(root: Path, holdout: str | float | None) -> _Source:
-    """A tree `root/train/<class>/*`, with reward images from `root/val/<class>/*` where the hold-out asks for them."""
+    """A tree `root/train/<class>/**`, with reward images from `root/val/<class>/**` where the hold-out asks for it."""
     if not (root / "train").is_dir():
         raise DataError(f"{root}: no train/ folder in it")
     with_val = holdout == "val" or (holdout is None and (root / "val").is_dir())
@@ -193,14 +193,14 @@ def _folder(root: Path, holdout: str | float | None) -> _Source:
 
 
 def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash) -> dict[str, list[str]]:
-    """List the image files of each class folder, sorted, and add names and sizes to both digests, times to one."""
+    """List the image files below each class folder, sorted, and add names and sizes to both digests, times to one."""
     found: dict[str, list[str]] = {}
     try:
         for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."):
-            entries = [entry for entry in os.scandir(folder / name) if _is_image(entry)]
-            for entry in sorted(entries, key=lambda e: e.name):
+            for entry in sorted(_images(folder / name), key=lambda e: e.path):
                 stat = entry.stat()
-                line = os.fsencode(f"{folder.name}/{name}/{entry.name}\0{stat.st_size}")
+                within = entry.path.removeprefix(f"{folder / name}/")
+                line = os.fsencode(f"{folder.name}/{name}/{within}\0{stat.st_size}")
                 here.update(line + f"\0{stat.st_mtime_ns}\n".encode())
                 anywhere.update(line + b"\n")
                 found.setdefault(name, []).append(entry.path)
@@ -213,9 +213,15 @@ def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash) -> dict[st
     return found
 
 
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    named = entry.name[0] != "." and entry.name.lower().endswith(EXTENSIONS)
-    return named and (entry.is_file() or not os.path.exists(entry.path))  # a broken link is told when it is read
+def _images(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """The image files of a folder and of those in it, in no order, without what is hidden."""
+    for entry in os.scandir(folder):
+        if entry.name[0] == ".":
+            continue
+        if entry.is_dir():
+            yield from _images(entry.path)
+        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or not os.path.exists(entry.path)):
+            yield entry  # a broken link too: it is told by the one who reads it
 
 
 def _arrays(path: Path, holdout: str | float | None) -> _Source:

@@ -146,8 +146,22 @@ def test_hidden_files_and_files_that_are_no_images_are_ignored(tree):
     for name in (".DS_Store", "Thumbs.db", "notes.txt", "._0000.png", ".hidden.png"):
         (tree / "train" / "ant" / name).write_bytes(b"no image")
     (tree / "train" / ".git").mkdir()
+    add_images(tree / "train" / "ant" / ".ipynb_checkpoints", 1)
     (tree / "train" / "readme.png").write_bytes(b"beside the class folders")
     assert per_class(read(tree), read(tree).train) == [20, 10, 10]
+
+
+def test_images_in_folders_of_a_class_folder_belong_to_the_class(tree):
+    flat = read(tree)
+    day = tree / "train" / "bee" / "camera 1" / "monday"
+    day.mkdir(parents=True)
+    shutil.move(tree / "train" / "bee" / "0003.png", day / "0003.png")
+    nested = read(tree)
+    assert per_class(nested, nested.train) == per_class(flat, flat.train)
+    assert nested.digest != flat.digest
+    day.joinpath("again").symlink_to(day)
+    with pytest.raises(DataError, match=r"monday/again.*: Too many levels of symbolic links"):
+        read(tree)
 
 
 def save_kinds(folder: Path) -> None:
