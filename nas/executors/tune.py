@@ -172,6 +172,10 @@ class _EarlyStopping(ASHAScheduler):
             return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(tune_controller, trial, result))
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Forget the trial; ASHA would enter the last accuracy of a whole training at a rung of fewer epochs."""
+        self.on_trial_remove(tune_controller, trial)
+
 
 def _slots(has: float, wants: float) -> int:
     """How many of these shares fit, a tenth ten times."""

@@ -141,6 +141,23 @@ def test_early_stopping_never_ends_another_training_of_a_known_network(run, monk
     assert min(child.result.epochs for child in ledger.finished()) < 4
 
 
+@dataclass(frozen=True)
+class Steady:
+    """Gains a tenth an epoch; children are ahead of the baseline from the first."""
+
+    def evaluate(self, architecture, seed, report):
+        ahead = 0.0 if architecture.name == "efficientnet-b0" else 0.05
+        for epoch in range(1, 6):
+            report(epoch, epoch / 10 + ahead)
+        return Measurement(0.5 + ahead, 5, 0.0)
+
+
+def test_a_child_is_compared_with_a_whole_training_at_the_same_epoch(run):
+    stopping = "executor.early_stopping={grace_epochs: 1, reduction: 3}"
+    ledger = run("tune", Steady(), stopping, "proxy.epochs=5", "executor.workers=1", children=3)
+    assert [child.result.epochs for child in (ledger.baseline, *ledger.finished())] == [5, 5, 5, 5]
+
+
 def test_tune_leaves_no_files(run, tmp_path, monkeypatch):
     sessions = Path(tempfile.gettempdir(), "ray")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other tests make files at the same time
