@@ -173,7 +173,7 @@ class _Run:
 
     def _check_deadline(self, epoch: int) -> None:
         if time.monotonic() > self.deadline:
-            raise TimeLimitExceeded(f"out of time in epoch {epoch} of {self.training.epochs}")
+            raise TimeLimitExceeded(f"out of time (executor.time_limit) in epoch {epoch} of {self.training.epochs}")
 
 
 _OnBatch = Callable[[Tensor, Tensor], Tensor]
@@ -279,7 +279,9 @@ def split_batches(rows: Rows, batch_size: int) -> list[Rows]:
 
 
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """Nesterov SGD, or RMSProp with decay 0.9 and epsilon 1e-3 as in the EfficientNet release.
+    """Nesterov SGD, or RMSProp with decay 0.9 and an epsilon of 1e-3 under the root as in the EfficientNet release.
+
+    PyTorch adds its epsilon to the root instead: that of 1e-3 gives the same steps for small and for large gradients.
 
     Weights decay; norms and biases, the parameters of at most one dimension, do not. On a GPU the learning rate is a
     tensor there and a step can be recorded (`nas.cuda_graph`).
@@ -293,4 +295,4 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
     ]
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=training.momentum, nesterov=training.momentum > 0, fused=gpu)
-    return torch.optim.RMSprop(groups, lr=lr, alpha=0.9, eps=1e-3, momentum=training.momentum, capturable=gpu)
+    return torch.optim.RMSprop(groups, lr=lr, alpha=0.9, eps=1e-3**0.5, momentum=training.momentum, capturable=gpu)

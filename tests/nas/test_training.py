@@ -238,7 +238,7 @@ def test_optimizers_are_those_of_the_papers():
     assert sgd.defaults["nesterov"]
     rmsprop = make_optimizer(network(), settings(optimizer="rmsprop"))
     assert isinstance(rmsprop, torch.optim.RMSprop)
-    assert (rmsprop.defaults["alpha"], rmsprop.defaults["eps"], rmsprop.defaults["momentum"]) == (0.9, 1e-3, 0.9)
+    assert (rmsprop.defaults["alpha"], rmsprop.defaults["eps"], rmsprop.defaults["momentum"]) == (0.9, 1e-3**0.5, 0.9)
 
 
 # --- augmentation
