@@ -30,6 +30,9 @@ _OWN, _OWN_DEGREES, _LEAST_OWN = 0.2, 8, 0.05
 """Prior on the share of the unexplained variance that is the network's own and not its seed's: its expectation, its
 weight in degrees of freedom, and the least value of the estimate."""
 
+_AGREEING = 5
+"""Repeated observations that, where each equals its network's first, show that seeds make no difference."""
+
 
 class AccuracyModel:
     """Gaussian process regression (Rasmussen & Williams 2006) of warped accuracies.
@@ -142,13 +145,15 @@ class AccuracyModel:
             networks: (k,) number, from 0, of the network of each of the first k observations.
 
         Returns:
-            The share, at least `_LEAST_OWN`; `_OWN` where nothing is repeated.
+            The share, at least `_LEAST_OWN`; `_OWN` where nothing is repeated, 1 where `_AGREEING` repeats all agree.
         """
         counts = np.bincount(networks)
-        y, noise = self._y[: len(networks)], np.exp(self.log[-1])
+        y, noise, again = self._y[: len(networks)], np.exp(self.log[-1]), len(networks) - len(counts)
         within = np.square(y - (np.bincount(networks, y) / counts)[networks]).sum()
+        if again >= _AGREEING and within < _JITTER**2:
+            return 1.0
         expected = _OWN_DEGREES * (1 - _OWN) * noise
-        seeds = (expected + within) / (_OWN_DEGREES + len(y) - len(counts))
+        seeds = (expected + within) / (_OWN_DEGREES + again)
         return max(_LEAST_OWN, float(1 - seeds / noise))
 
     def _warp(self, y: np.ndarray) -> np.ndarray:

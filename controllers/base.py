@@ -71,7 +71,7 @@ class Problem:
     cost: Callable[[Architecture], float]
 
 
-def option(default: float, low: float, high: float = math.inf) -> Any:
+def option(default: float, low: float, high: float = 1e6) -> Any:
     """A field of `Options`: its default, whose type it must have, and its inclusive bounds."""
     return field(default=default, metadata={"low": low, "high": high})
 
@@ -90,8 +90,8 @@ class Options:
             whole = isinstance(spec.default, int)
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise InputError(f"{spec.name}: expected {'an integer' if whole else 'a number'}, got {value!r}")
-            if not (low <= value <= high and math.isfinite(value)):
-                raise InputError(f"{spec.name}: {value} is outside [{low}, {high}]")
+            if not low <= value <= high:
+                raise InputError(f"{spec.name}: {value!s:.40} is outside [{low:g}, {high:g}]")
 
     @property
     def least_children(self) -> int:

@@ -60,7 +60,7 @@ class ModelBasedOptions(PPOOptions):
     warm_up: int = option(10, low=2)
     gate: float = option(0.0, low=-1.0, high=1.0)
     exploration: float = option(2.5, low=0.0, high=1e3)
-    rollouts: int = option(32, low=2)
+    rollouts: int = option(32, low=2, high=10_000)
     model_updates: int = option(1, low=0)
 
     @property

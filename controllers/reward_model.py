@@ -188,9 +188,9 @@ class RewardModel:
         """A model of the costs, larger being better, where they can't be counted."""
         if self.learns_reward or self._problem.cost in (flops, params):
             return None
-        chosen = [self.observed[i] for i in self._fitted]
-        negative = -np.log([cost or 1.0 for _, _, _, cost in chosen])
-        return AccuracyModel(self._features.kinds, self._features([row[0] for row in chosen]), negative)
+        actions = [self.observed[i][0] for i in self._fitted]
+        negative = -np.log([self._told_costs[row] for row in actions])
+        return AccuracyModel(self._features.kinds, self._features(actions), negative)
 
     def _targets(self, outcomes: Iterable[int]) -> np.ndarray:
         """What the model learns from some of the outcomes."""

@@ -208,6 +208,13 @@ def test_unknown_options_are_refused_by_name(make):
         make(temperatur=1.0)
 
 
+@pytest.mark.parametrize("value", [1, 10**400, float("inf"), float("nan"), True, "8"])
+def test_an_option_that_cant_be_is_refused_by_name(space, value):
+    with pytest.raises(InputError, match=r"^batch_size: ") as error:
+        controllers.make_options("ppo", {"batch_size": value})
+    assert len(str(error.value)) < 100
+
+
 def test_unknown_controllers_are_refused_with_the_list(space):
     with pytest.raises(InputError, match=r"genetic.*evolution, model_based, ppo, random, reinforce"):
         controllers.create("genetic", space, objective=max, cost=len, seed=0)
