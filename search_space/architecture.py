@@ -289,8 +289,7 @@ def _shrunk(where: str, size: int, stride: int) -> int:
     """
     if stride > size:
         raise ArchitectureError(
-            f"{where}: {stride} would shrink {size} px below 1 px; "
-            "use a larger resolution or the small-image variant (search_space.transform.for_small_images)"
+            f"{where}: {stride} would shrink {size} px below 1 px; use a larger resolution or fewer strides"
         )
     return math.ceil(size / stride)
 

@@ -23,6 +23,8 @@ FORMAT = "baseline-nas/space/1"
 _FREE = ("activation", "dropout", "drop_path")
 """Fields outside the stages on which no cost depends."""
 
+_MOST_STAGES = 200
+
 Actions = tuple[int, ...]
 
 
@@ -79,11 +81,13 @@ class SearchSpace:
         self._values = dict(values)
         values = dict(values)
         self.name: str = values.get("name", "unnamed")
+        if not isinstance(self.name, str):
+            raise SpaceError(f"name: must be a text, not {self.name!r}")
         found: dict[tuple[str, str], Decision] = {}
         self._parts = {name: self._fields(found, name, values.pop(name)) for name in ("stem", "head") if name in values}
         stages = values.pop("stages", None)
-        if not isinstance(stages, list) or not stages:
-            raise SpaceError("stages: must be a list of stages")
+        if not isinstance(stages, list) or not 0 < len(stages) <= _MOST_STAGES:
+            raise SpaceError(f"stages: must be a list of 1 to {_MOST_STAGES} stages")
         self._top = self._fields(found, "", values)
         self._stages = tuple(self._stage(found, f"stages[{i}]", stage) for i, stage in enumerate(stages))
         self.decisions = tuple(found.values())

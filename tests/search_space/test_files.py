@@ -41,6 +41,11 @@ def test_flow_is_read_back_to_the_same_value(value):
     assert type(read["a"]) is type(value)
 
 
+def test_a_mapping_takes_over_the_fields_of_another():
+    text = "- &stage {op: conv, layers: 1}\n- {<<: *stage, layers: 2}\n- {<<: *stage}"
+    assert parse_yaml(text, "f") == [{"op": "conv", "layers": count} for count in (1, 2, 1)]
+
+
 @pytest.mark.parametrize("text", ["1e5", "1e-5", "no", "1.5", "null", "true", "tRue"])
 def test_a_text_that_looks_like_something_else_stays_a_text(text):
     assert parse_yaml(flow(text), "f") == text
@@ -51,6 +56,7 @@ def test_a_text_that_looks_like_something_else_stays_a_text(text):
     [
         ("a: 1\nb: 2\na: 3", "f.yaml:3: not valid YAML: 'a' is given twice"),
         ("a: {x: 1, x: 2}", "f.yaml:1: not valid YAML: 'x' is given twice"),
+        ("a: {<<: 1}", "f.yaml:1: not valid YAML: "),
         ("a: [1, 2", "f.yaml:1: "),
         ("a: 1\n b: 2", "f.yaml:2: "),
         ("? [a]\n: 1", "f.yaml:1: not valid YAML: ['a'] can't name a value"),

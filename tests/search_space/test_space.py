@@ -241,6 +241,7 @@ def test_decode_refuses_other_actions(actions, message):
         ([{"op": "conv", "layers": [1, 2]}], "stages[0].out_chs: missing"),
         (["conv"], "stages[0]: must be a mapping"),
         ([], "stages: must be a list"),
+        ([{**CONV, "layers": [0, 1]}] * 201, "stages: must be a list of 1 to 200"),
         ({}, "stages: must be a list"),
     ],
 )
