@@ -39,13 +39,12 @@ def parse_phis(text: str) -> list[float]:
     """
     first, dots, last = text.partition("..")
     try:
-        ends = (int(first), int(last)) if dots else None
-        phis = [float(phi) for phi in text.split(",")] if ends is None else []
-    except ValueError:
+        asked = range(int(first), int(last) + 1) if dots else text.split(",")
+        phis = [float(phi) for phi in asked[: MOST_MEMBERS + 1]]
+    except (ValueError, OverflowError):
         raise InputError(f"--phi {text}: must be numbers such as 1..7 or 1,2.5") from None
-    if len(phis) > MOST_MEMBERS or (ends and not 0 <= ends[1] - ends[0] < MOST_MEMBERS):
+    if not 0 < len(phis) <= MOST_MEMBERS:
         raise InputError(f"--phi {text}: must be 1 to {MOST_MEMBERS} members, the smaller phi first")
-    phis = [float(phi) for phi in range(ends[0], ends[1] + 1)] if ends else phis
     for phi in phis:
         if not (math.isfinite(phi) and (phi == 0 or phi >= 1)):
             raise InputError(f"--phi {phi:g}: must be 1 or more, or 0 for the network itself; sizes between: --flops")

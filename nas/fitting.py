@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,17 +77,5 @@ class Wish:
             raise InputError(f"{self}: nothing fits; the smallest member, {smallest.name} itself, needs {needs}")
 
     def last_within(self, at: Callable[[int], Architecture], most: int) -> int:
-        """The last of the sizes 0 to `most` that doesn't exceed it.
-
-        Costs only rise with the size, in steps, so doubling and halving find where they cross the wish; 0 if all
-        exceed it.
-        """
-        low, high = 0, min(1, most)
-        while self.share(at(high)) <= 1:
-            if high == most:
-                return most
-            low, high = high, min(2 * high, most)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.share(at(middle)) <= 1 else (low, middle)
-        return low
+        """The last of the sizes 0 to `most` that doesn't exceed it, for costs only rise with the size; 0 if all do."""
+        return max(0, bisect_right(range(most + 1), 1.0, key=lambda size: self.share(at(size))) - 1)

@@ -12,7 +12,7 @@ from nas.family import write as write_family
 from nas.grid import Grid
 from nas.scaling import Member
 from nas.statistics import Estimate
-from search_space import Architecture, cost
+from search_space import Architecture, InputError, cost
 from search_space.files import write_file
 
 FIGURES, PLOT, FAMILY = "grid.json", "grid.html", "family"
@@ -26,9 +26,9 @@ def write(found: Grid, folder: Path) -> list[str]:
     """
     family = found.family()
     figures = _figures(found, family)
-    if (folder / FIGURES).exists():
-        for member in json.loads((folder / FIGURES).read_text(encoding="utf-8"))["family"]:
-            (folder / FAMILY / f"{member['name']}.yaml").unlink(missing_ok=True)
+    for name in _earlier_family(folder / FIGURES):
+        (folder / FAMILY / f"{name}.yaml").unlink(missing_ok=True)
+    (folder / PLOT).unlink(missing_ok=True)
     write_family(family, folder / FAMILY)
     write_file(folder / FIGURES, json.dumps(figures, indent=1, allow_nan=False) + "\n")
     if found.points:
@@ -36,6 +36,20 @@ def write(found: Grid, folder: Path) -> list[str]:
 
         write_plot(figures, folder / PLOT)
     return [FIGURES, *([PLOT] if found.points else []), *([f"{FAMILY}/"] if family else [])]
+
+
+def _earlier_family(figures: Path) -> list[str]:
+    """Names of the networks that an earlier call wrote.
+
+    Raises:
+        InputError: its figures are damaged.
+    """
+    if not figures.exists():
+        return []
+    try:
+        return [member["name"] for member in json.loads(figures.read_text(encoding="utf-8"))["family"]]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{figures}: damaged; move it away, and the same command writes it again") from None
 
 
 def _figures(found: Grid, family: Sequence[Member]) -> dict[str, Any]:

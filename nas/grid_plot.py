@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from nas.quantities import format_quantity
+from nas.quantities import format_quantity, plural
 from search_space.files import write_file
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
@@ -33,7 +33,8 @@ def write_plot(figures: Mapping[str, Any], path: Path) -> None:
         _add(figure, dimension, [base, *points], _NUDGE**place)
     shares = ", ".join(f"{name} {compound[name]:g}" for name in ("alpha", "beta", "gamma"))
     title = f"{base['name']} grown in one dimension or in several"
-    details = f"means and 95% intervals of {figures['settings']['seeds']} trainings of {figures['epochs']} epochs"
+    trainings, epochs = plural(figures["settings"]["seeds"], "training"), plural(figures["epochs"], "epoch")
+    details = f"means and 95% intervals of {trainings} of {epochs}"
     figure.update_layout(
         title={"text": f"{title}<br><sub>compound: {shares}; {details}</sub>"},
         xaxis={"title": "FLOPs (multiply-adds)", "type": "log", **_ticks(base["flops"], growths)},

@@ -33,7 +33,7 @@ _STEPS = 1000
 
 
 def _at_least(name: str, value: float, least: float, reason: str) -> None:
-    if not (math.isfinite(value) and value >= least):
+    if not least <= value < math.inf:
         raise InputError(f"{name} {value:g}: must be a number from {least:g} up; {reason}")
 
 
@@ -319,7 +319,9 @@ class CompoundScaler(Scaler):
 
     def _grown(self, architecture: Architecture, wish: Wish) -> list[Member]:
         """The last phi within the wish, and the next one where the wish is no limit."""
-        most = math.floor(min(self.most_phi, MOST) * _STEPS)
+        if not math.isfinite(self.most_phi):
+            raise InputError("--alpha, --beta, --gamma: all are 1, so that nothing grows")
+        most = math.floor(self.most_phi * _STEPS)
         last = wish.last_within(lambda steps: self.scale(architecture, steps / _STEPS).architecture, most)
         if last == most:
             raise InputError(f"{wish}: more than {architecture.name} needs with a dimension grown {MOST} times")

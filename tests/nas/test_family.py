@@ -71,7 +71,24 @@ def test_phis(text, phis):
     assert parse_phis(text) == phis
 
 
-@pytest.mark.parametrize("text", ["", "x", "1..x", "3..1", "1..1000000000", "0.5", "-1", "nan", "inf", "1,,2", "1...3"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "1..x",
+        "3..1",
+        "1..1000000000",
+        "9" * 400,
+        f"{'9' * 400}..{'9' * 400}",
+        "0.5",
+        "-1",
+        "nan",
+        "inf",
+        "1,,2",
+        "1...3",
+    ],
+)
 def test_phis_that_cant_be(text):
     with pytest.raises(InputError, match=r"^--phi "):
         parse_phis(text)

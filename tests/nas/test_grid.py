@@ -257,6 +257,16 @@ def test_trainings_that_all_fail_are_one_line(again, nas):
     assert not (again / "family").exists()
 
 
+def test_figures_of_an_earlier_call_do_not_stay_behind(again, nas):
+    assert (again / "grid.html").exists()
+    assert nas(*(word for word in COMPARED if word != "--compare"))[0] == 0
+    assert not (again / "grid.html").exists()
+    (again / "grid.json").write_text("{")
+    code, _, err = nas(*COMPARED)
+    assert code == 2
+    assert "grid.json: damaged; move it away" in err
+
+
 def test_another_network_over_the_same_folder_is_refused(again, nas):
     network = again.parent / "baseline.yaml"
     network.write_text(network.read_text().replace("layers: 2", "layers: 3"))

@@ -208,6 +208,13 @@ def test_a_wish_that_nothing_meets(wish, message):
         CompoundScaler().fit(B0, **wish)
 
 
+def test_slow_growth_reaches_as_far_as_its_phi_does():
+    slow = CompoundScaler(Coefficients(1.01, 1.005, 1.005), any_product=True)
+    assert cost.flops(slow.fit(B0, flops=10e9).architecture) == pytest.approx(10e9, rel=0.02)
+    with pytest.raises(InputError, match=r"^--alpha, --beta, --gamma: all are 1"):
+        CompoundScaler(Coefficients(1, 1, 1), any_product=True).fit(B0, flops=1e9)
+
+
 @pytest.mark.parametrize("phi", [-1, math.nan, math.inf, 60, 1e9])
 def test_a_phi_that_cant_be(phi):
     with pytest.raises(InputError, match=r"^--phi "):
