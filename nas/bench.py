@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
 from nas import __version__
-from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
+from nas.evaluators.benchmark import BenchmarkEvaluator, check_space, format_of
 from nas.objective import FORMS, Objective, final_objective, make_objective
 from nas.peers import PEERS
 from nas.quantities import told_apart
@@ -29,6 +29,7 @@ from search_space.errors import did_you_mean
 from search_space.files import parse_yaml
 
 FORMAT = "baseline-nas/bench/1"
+_MOST = 1_000_000  # searches, and children under way
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _NOISE_STREAM = 1  # sets the observations' random draws apart from the controller's
 
@@ -77,8 +78,8 @@ class Setup:
         if not self.budgets or self.budgets[0] < 1 or any(b <= a for a, b in pairwise(self.budgets)):
             raise InputError(f"--budgets: must be positive and increasing, not {','.join(map(str, self.budgets))}")
         for name, value in (("--seeds", self.seeds), ("--in-flight", self.in_flight)):
-            if value < 1:
-                raise InputError(f"{name}: must be at least 1, not {value}")
+            if not 1 <= value <= _MOST:
+                raise InputError(f"{name}: must be from 1 to {_MOST:,}, not {value}")
         if self.noise is not None and not 0 <= self.noise <= 100:
             raise InputError(f"--noise: must be from 0 to 100 points, not {self.noise:g}")
         for name in self.options:
@@ -126,6 +127,7 @@ class Bench:
         target = setup.target or kind.target
         self.setup = replace(setup, target=target)
         self.space = load_space(setup.space or kind.space)
+        check_space(setup.source, self.space)
         self.objective = make_objective(setup.objective, target)
         low, high = self.space.cost_range(cost.flops)
         if not low <= target <= high:

@@ -21,6 +21,7 @@ import controllers
 from nas.costs import EXACT_COSTS
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Contents, Measurement, check_unchanged
+from nas.evaluators.benchmark import check_space
 from nas.executors import make_executor
 from nas.grid_plan import coefficients
 from nas.journal import Event, Journal, parse
@@ -276,10 +277,12 @@ def check(recipe: Recipe) -> None:
     if recipe.scale:
         coefficients(recipe.scale.step, recipe.scale.tolerance)
     section, space = recipe.objective, recipe.load_space()
-    if recipe.benchmark and not space.contains(recipe.load_baseline()):
-        raise InputError(
-            f"baseline: {recipe.baseline} is outside the space {space.name}, and a benchmark knows no other network"
-        )
+    if recipe.benchmark:
+        check_space(recipe.benchmark.source, space)
+        if not space.contains(recipe.load_baseline()):
+            raise InputError(
+                f"baseline: {recipe.baseline} is outside the space {space.name}, and a benchmark knows no other network"
+            )
     if section.cost not in EXACT_COSTS:
         return
     cost, rng = EXACT_COSTS[section.cost], np.random.default_rng(0)

@@ -28,7 +28,7 @@ from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
 from nas.quantities import plural, unreachable
 from nas.recipe import Recipe
-from search_space import Architecture, SearchSpace, cost, load_space
+from search_space import Architecture, SearchSpace, cost, load_architecture, load_space
 from search_space.space import Actions
 
 __all__ = ["FORMATS", "REHEARSAL", "BenchmarkError", "BenchmarkEvaluator", "format_of"]
@@ -159,7 +159,12 @@ class BenchmarkEvaluator:
             answers = f"a surrogate fitted to {some}, Kendall's tau {self.tau:.2f} on unseen ones"
         noise = "a child is one of its network's trainings" if self._seeds else f"noise {self.noise:g} points"
         guesses = f"; it guesses what {_first_of(self.guessed)} does, for no network has it" if self.guessed else ""
-        return f"{answers}; {noise}{guesses}"
+        devices = "".join(
+            f"; {name} is predicted too, Kendall's tau {device.log.tau:.2f}"
+            for name, device in self._devices.items()
+            if isinstance(device.log, Surrogate)
+        )
+        return f"{answers}; {noise}{guesses}{devices}"
 
     @classmethod
     def load(cls, source: str, space: SearchSpace, noise: float | None = None) -> Self:
@@ -311,6 +316,17 @@ def format_of(source: str) -> Format:
         BenchmarkError: the file can't be read or its format is unknown.
     """
     return benchmark_file.ACCEL if source == REHEARSAL else benchmark_file.format_of(source)
+
+
+def check_space(source: str, space: SearchSpace) -> None:
+    """Refuse a space of other networks than the benchmark's.
+
+    Raises:
+        BenchmarkError: it is one, or the file can't be read.
+    """
+    kind = format_of(source)
+    if not space.contains(load_architecture(kind.baseline)):
+        raise BenchmarkError(f"space: {space.name} is not the benchmark's: {source} has networks of {kind.space}")
 
 
 def _digest(content: bytes) -> str:

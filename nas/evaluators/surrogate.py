@@ -58,7 +58,7 @@ class Surrogate:
         if not tau >= _LEAST_TAU:
             raise BenchmarkError(
                 f"{where}: can't be predicted from the networks (cross-validated Kendall tau {tau:.2f}, "
-                f"{_LEAST_TAU} at least); are the rows mixed up?"
+                f"{_LEAST_TAU} at least); are the rows mixed up, too noisy or too few?"
             )
         return cls(features, process.mean, tau)
 

@@ -460,6 +460,7 @@ class TestBadFiles:
             ({"acc": [60.0, 61.0, float("nan")]}, "line 2: acc: must be a finite number, not nan"),
             ({"flops": 5}, "line 2: flops: 5, but"),
             ({"mean": None}, "line 2: mean: must be a finite number"),
+            ({"mean": 5.0}, "line 2: mean: 5, but that of its accuracies is "),
         ],
     )
     def test_a_wrong_value_of_the_other_format(self, macro, complete, write, changes, message):
@@ -537,7 +538,8 @@ class TestBadFiles:
 
     def test_accuracies_as_fractions(self, accel, accel_rows, write):
         rows = [row | {"top1": row["top1"] / 100} for row in accel_rows]
-        self.refused(write(rows), accel, "the accuracies must be in %, and none is above 1")
+        self.refused(write(rows), accel, "the accuracies must be in %, and most are not above 1")
+        self.refused(write([rows[0] | {"top1": 1.01}, *rows[1:]]), accel, "the accuracies must be in %")
 
     def test_a_metric_that_the_first_row_lacks(self, accel, accel_rows, write):
         rows = [*accel_rows[:2], accel_rows[2] | {"latency_phone": 3.0}]
