@@ -79,7 +79,7 @@ class Setup:
             raise InputError(f"--budgets: must be positive and increasing, not {','.join(map(str, self.budgets))}")
         for name, value in (("--seeds", self.seeds), ("--in-flight", self.in_flight)):
             if not 1 <= value <= _MOST:
-                raise InputError(f"{name}: must be from 1 to {_MOST:,}, not {value}")
+                raise InputError(f"{name}: must be at least 1 and at most {_MOST:,}, not {value!s:.20}")
         if self.noise is not None and not 0 <= self.noise <= 100:
             raise InputError(f"--noise: must be from 0 to 100 points, not {self.noise:g}")
         for name in self.options:

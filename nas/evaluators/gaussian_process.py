@@ -102,7 +102,7 @@ class GaussianProcess:
         weights = self._weights * (self.hyperparameters.signal * self._scale)
         self.mean = MeanFunction(scaled, inverse_lengths, weights, offset)
 
-    def left_out(self) -> np.ndarray:
+    def loo_means(self) -> np.ndarray:
         """Means (n,) of each observation given all others (equation 5.12)."""
         precision = torch.cholesky_inverse(self._cholesky).diagonal()
         means: np.ndarray = (self._target - self._weights / precision).numpy() * self._scale + self.mean.offset

@@ -54,7 +54,7 @@ class Surrogate:
         rows = np.linspace(0, len(known) - 1, min(len(known), _MOST_ROWS)).round().astype(int)
         values = values[rows]
         process = GaussianProcess(features.kinds, features(np.array(list(known))[rows]), values)
-        tau = float(kendalltau(process.left_out(), values).statistic)
+        tau = float(kendalltau(process.loo_means(), values).statistic)
         if not tau >= _LEAST_TAU:
             raise BenchmarkError(
                 f"{where}: can't be predicted from the networks (cross-validated Kendall tau {tau:.2f}, "

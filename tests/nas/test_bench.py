@@ -199,7 +199,7 @@ def test_a_setup_that_makes_no_sense_is_refused(fields, message):
             {"controllers": ("model_based",), "budgets": (5, 10)},
             "--budgets: 10 is fewer than the 11 children that model_based needs",
         ),
-        ({"space": "mbconv", "target": 400e6}, "line 1"),
+        ({"space": "mbconv", "target": 400e6}, "space: mbconv is not the benchmark's: .* networks of nas-bench-macro"),
     ],
 )
 def test_what_the_benchmark_cannot_do_is_one_line(macro, fields, message):
@@ -245,7 +245,11 @@ def test_the_command_shows_a_table_and_writes_json_and_an_offline_plot(nas, macr
         (["--budgets", "5,x"], "--budgets"),
         (["--target", "much"], "--target"),
         (["--target", "9G"], "--target 9G: the networks of the space accel-nasbench have"),
-        (["--space", "nas-bench-macro"], "--space nas-bench-macro: the networks of the space nas-bench-macro have"),
+        (
+            ["--space", "nas-bench-macro"],
+            "space: nas-bench-macro is not the benchmark's: rehearsal has networks of accel",
+        ),
+        (["--seeds", "9" * 400], "--seeds: must be at least 1 and at most 1,000,000, not 9999"),
         (["--set", "x"], "--set x"),
         (["--data", "missing.jsonl"], "missing.jsonl"),
     ],

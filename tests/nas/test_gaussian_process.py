@@ -43,7 +43,7 @@ def test_left_out_is_the_prediction_from_all_others():
     for i in (0, 7, 29):
         others = np.arange(30) != i
         mean = textbook(process.hyperparameters, x[others], y[others], x[[i]], y.mean())
-        assert process.left_out()[i] == pytest.approx(float(mean[0]), rel=1e-6)
+        assert process.loo_means()[i] == pytest.approx(float(mean[0]), rel=1e-6)
 
 
 def test_learned_hyperparameters_find_the_columns_that_matter_and_the_noise():
@@ -75,7 +75,7 @@ def test_few_or_equal_targets(n):
     for targets in (y, np.full(n, 0.5)):
         process = GaussianProcess(GROUPS, x, targets)
         assert np.isfinite(process.mean(x)).all()
-        assert np.isfinite(process.left_out()).all()
+        assert np.isfinite(process.loo_means()).all()
 
 
 def test_many_copies_of_one_row():
