@@ -101,12 +101,15 @@ def retarget(
     """
     from nas import live, run
     from nas.quantities import parse_amount
+    from nas.recipe import LEAST_FLOPS
 
+    target = parse_amount("--flops", flops)
+    if target is not None and target < LEAST_FLOPS:
+        raise InputError(f"--flops: {flops} multiply-adds is less than any network has; write {flops}M?")
     for setting in settings or []:
         if setting.partition("=")[0] in {"objective.cost", "objective.target", "children"}:
             raise InputError(f"--set {setting}: --flops and --children say that here")
-    target = ["objective.cost=flops", f"objective.target={parse_amount('--flops', flops)!r}"]
-    laid_over = [*target, *_settings(settings, workers)]
+    laid_over = ["objective.cost=flops", f"objective.target={target!r}", *_settings(settings, workers)]
     live.run_search(
         lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch, data), workers, ray_address
     )
@@ -169,7 +172,8 @@ def audit(
     folder, found = live.train_list(
         lambda watch: audit.audit(chosen, networks, epochs, out, workers, ray_address, watch)
     )
-    console.show(summaries.audit_table(found), "", summaries.audit_words(found), f"written to {folder / audit.AUDIT}")
+    words = filter(None, [summaries.audit_words(found), console.blind_words(chosen, chosen.load_space())])
+    console.show(summaries.audit_table(found), "", *words, f"written to {folder / audit.AUDIT}")
 
 
 @app.command()
@@ -183,8 +187,11 @@ def show(arch: Arch) -> None:
     from search_space import load_architecture
 
     network = find_architecture(arch)
-    beside = load_architecture("efficientnet-b0").with_(num_classes=network.num_classes)
-    console.show(console.stages(network, beside))
+    shared = {"num_classes": network.num_classes, "resolution": network.resolution}
+    try:
+        console.show(console.stages(network, load_architecture("efficientnet-b0").with_(**shared)))
+    except InputError as error:
+        console.show(console.stages(network), f"{error}: it can't stand beside this one")
 
 
 @app.command()
@@ -195,6 +202,7 @@ def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="Fo
     """
     from nas import console
     from nas.profile import profile as measure
+    from nas.quantities import format_quantity
     from nas.run import find_architecture
 
     architecture = find_architecture(arch)
@@ -206,9 +214,9 @@ def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="Fo
         console.stages(architecture),
         f"FLOPs {figures['flops']:,} multiply-adds (conv + linear; fvcore counts {figures['fvcore_flops']:,})",
         f"params {figures['params']:,}",
-        f"memory, float32: weights {figures['weight_bytes'] / 2**20:.1f} MiB, "
-        f"inference {figures['inference_memory_bytes'] / 2**20:.1f} MiB (batch 1), "
-        f"training {figures['training_memory_bytes'] / 2**20:,.1f} MiB "
+        f"memory, float32: weights {format_quantity(figures['weight_bytes'])}B, "
+        f"inference {format_quantity(figures['inference_memory_bytes'])}B (batch 1), "
+        f"training {format_quantity(figures['training_memory_bytes'])}B "
         f"(batch {figures['training']['batch_size']}, {figures['training']['optimizer']})",
         f"latency {figures['latency_ms']:.1f} ms a {architecture.resolution} px image on this {figures['device']}",
     )
@@ -247,7 +255,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     memory: Annotated[
         str | None, typer.Option(help="The largest member within both this and --flops; 500M is 5e8 bytes.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images at a time, for memory; 1 by default.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, max=2**20, help="Images for memory; 1 by default.")] = None,
     train_with: Annotated[str | None, typer.Option(help="Memory of training: rmsprop or sgd.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder for one YAML file each.")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="Find alpha, beta and gamma by training first.")] = False,
@@ -297,7 +305,9 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     if flops is None and memory is None:
         members, words = scaler.family(find_architecture(arch), family.phis(phi, scaler)), []
     else:
-        wish = Wish(parse_amount("--flops", flops), parse_amount("--memory", memory), memory_of)
+        wish = Wish(
+            parse_amount("--flops", flops), parse_amount("--memory", memory and memory.removesuffix("B")), memory_of
+        )
         member = family.fit(find_architecture(arch), scaler, wish, phi)
         members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]
     written = family.write(members, out) if out else []

@@ -9,13 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nas.blind import unseen
 from nas.evaluators.base import Failure, Measurement
 from nas.ledger import Child, Ledger
 from nas.objective import BAND
 from nas.quantities import format_quantity, plural
+from nas.recipe import Recipe
 from nas.tables import plain
 from nas.verdict import recorded
-from search_space import Architecture, cost
+from search_space import Architecture, SearchSpace, cost
 from search_space.architecture import Part
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
@@ -109,6 +111,17 @@ def classes_words(ledger: Ledger) -> str:
     return f"costs count {counted:,} classes, and the images have {there}: deployment.num_classes={there} counts those"
 
 
+def blind_words(recipe: Recipe, space: SearchSpace) -> str:
+    """Which choices the proxy can't see; empty where it sees all, or there is none."""
+    names = unseen(space, recipe.proxy) if recipe.proxy else []
+    if not names:
+        return ""
+    return (
+        f"the proxy trains the same network whatever these are, so that cost and luck choose them: {', '.join(names)}; "
+        "fix them in the space, or give proxy.width or proxy.resolution that tell them apart"
+    )
+
+
 def latency_words(ledger: Ledger) -> str:
     """That other children at work lengthen a measured latency; empty where none are, or none is measured."""
     if ledger.recipe.objective.cost != "latency" or ledger.recipe.executor.name == "serial":
@@ -134,7 +147,7 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
         above, low, high = event["gain"]
         believed = ": believe that" if low < high else ", for no training's luck showed"
         return f"{longer}, the gain is estimated at {above:+.4f} (95% interval {low:+.4f} to {high:+.4f}){believed}"
-    if ledger.recipe.benchmark and ledger.recipe.benchmark.noise == 0:
+    if _noiseless(ledger):
         return "It was looked up without noise, so none of this is luck"
     did = "looked up" if ledger.recipe.benchmark else "trained"
     times = len(winner.accuracies)
@@ -170,10 +183,15 @@ def _place(ledger: Ledger, baseline: Child) -> str:
     if not rivals or baseline.accuracy is None:
         return f"{words} None has its {own} or {_BETTER[unit]}."
     rival = max(rivals, key=lambda child: (child.accuracy, -ratio(child.cost)))
+    luckiest = f", the luckiest of {len(rivals):,}" if len(rivals) > 1 and not _noiseless(ledger) else ""
     return (
         f"{words} At its {unit} or {_BETTER[unit]} the best accuracy seen is {rival.accuracy:.2%} "
-        f"({format_quantity(rival.cost or 0)} {unit}); its own is {baseline.accuracy:.2%} ({own})."
+        f"({format_quantity(rival.cost or 0)} {unit}){luckiest}; its own is {baseline.accuracy:.2%} ({own})."
     )
+
+
+def _noiseless(ledger: Ledger) -> bool:
+    return ledger.recipe.benchmark is not None and ledger.recipe.benchmark.noise == 0
 
 
 def _ordinal(number: int) -> str:

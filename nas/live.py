@@ -51,9 +51,10 @@ def run_search(
         if not seen:
             seen.append(folder)
             say(f"searching in {folder.path}")
-            for words in (console.images_words, console.classes_words, console.latency_words):
-                if told := words(study.ledger):
-                    say(told)
+            ledger = study.ledger
+            told = [words(ledger) for words in (console.images_words, console.classes_words, console.latency_words)]
+            for words in filter(None, [*told, console.blind_words(ledger.recipe, ledger.space)]):
+                say(words)
             if study.torn:
                 say("a crash cut off the journal's last line; it is dropped, nothing else is lost")
             if study.ledger.retrained and not study.done:

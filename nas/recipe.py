@@ -56,6 +56,9 @@ def _absolute(value: str) -> str:
 Located = Annotated[str, AfterValidator(_absolute)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
+LEAST_FLOPS = 1e5
+"""Fewer than any network has, in multiply-adds."""
+
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Several = Annotated[int, Field(ge=2, lt=2**63)]
@@ -157,7 +160,7 @@ class ObjectiveSection(_Section):
 
     @model_validator(mode="after")
     def _plausible(self) -> ObjectiveSection:
-        least = {"flops": 1e5, "params": 1e3}.get(self.cost, 0)
+        least = {"flops": LEAST_FLOPS, "params": 1e3}.get(self.cost, 0)
         if self.target < least:
             unit = {"flops": "multiply-adds", "params": "parameters"}[self.cost]
             raise ValueError(f"target: {self.target:g} {unit} is less than any network has; write {self.target:g}M?")
@@ -371,15 +374,28 @@ class Recipe(_Section):
         return _first_difference(self.model_dump(), other.model_dump(), "")
 
     def load_space(self) -> SearchSpace:
-        """The search space of the deployed network."""
-        return _deploy(load_space(self.space), self._deployment(), f"{self.space}, as `deployment` asks for it")
+        """The search space of the deployed network.
+
+        Raises:
+            InputError: `deployment` leaves out choices of the space, or the space can't have it.
+        """
+        space, fixed = load_space(self.space), self._deployment()
+        for decision in space.decisions:
+            if decision.name in fixed:
+                raise RecipeError(
+                    f"deployment.{decision.name}: {fixed[decision.name]} leaves out the choices "
+                    f"{list(decision.choices)} of {self.space}; null searches them"
+                )
+        return _deploy(space, fixed, f"{self.space}, as `deployment` asks for it")
 
     def load_baseline(self) -> Architecture:
         """The network to compare with, deployed as the children are: at their resolution, with their classes."""
         space = self.load_space()
         network, chosen = space.decode([0] * len(space.decisions)), {decision.name for decision in space.decisions}
         shared = {field: getattr(network, field) for field in Deployment.model_fields if field not in chosen}
-        return _deploy(load_architecture(self.baseline), shared, f"{self.baseline}, deployed as {self.space}'s are")
+        return _deploy(
+            load_architecture(self.baseline), shared, f"baseline: {self.baseline}, deployed as {self.space}'s are"
+        )
 
     def make_objective(self) -> Objective:
         """The reward."""

@@ -275,7 +275,11 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["search", "digits", "--workers", "abc"], "'--workers': Input should be a valid integer"),
         (["top", "missing", "-k", "0"], "'-k': Input should be greater than or equal to 1"),
         (["serch", "digits"], "No such command 'serch'. Did you mean 'search'"),
-        (["retarget", "missing", "--flops", "200"], "no run there"),
+        (["retarget", "missing", "--flops", "200M"], "no run there"),
+        (
+            ["retarget", "missing", "--flops", "200"],
+            "--flops: 200 multiply-adds is less than any network has; write 200M?",
+        ),
         (["retarget", "missing", "--flops", "abc"], "--flops: must be a number such as 400M"),
         (["resume", "missing"], "no run there"),
         (["top", "missing"], "no run there"),
@@ -395,8 +399,8 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
     recipe = Path("run/recipe.yaml").read_text()
     assert "there.npz" in recipe
     with Journal(Path("run/journal.jsonl")):
-        assert "another process is running this search" in nas("resume", "run", "--data", "there.npz")[2]
-        assert "another process is running this search" in nas("resume", "run", "--then-scale")[2]
+        assert "another process is at work on it" in nas("resume", "run", "--data", "there.npz")[2]
+        assert "another process is at work on it" in nas("resume", "run", "--then-scale")[2]
     assert Path("run/recipe.yaml").read_text() == recipe
     assert nas("resume", "run", "--data", "missing.npz")[0] == 2
     assert nas("resume", "run")[0] == 0
@@ -471,6 +475,17 @@ def test_naming_the_commonest_of_unequal_classes_is_not_learning(nas, small_reci
     np.savez("grey.npz", x_train=np.full((120, 8, 8, 3), 127, np.uint8), y_train=(np.arange(120) % 10 == 0) + 0)
     _, out, _ = nas("search", small_recipe, "--data", "grey.npz", "--set", "proxy.batch_size=16", "-o", "run")
     assert "children are no better than naming the commonest class (91.67%); train longer" in out
+    luck = ["--set", "proxy.batch_size=16", "--set", "controller.name=random", "--set", "controller.options={}"]
+    _, out, _ = nas("search", small_recipe, "--data", "grey.npz", *luck, "-o", "luck")
+    assert "children are no better than naming the commonest class (91.67%); train longer" in out
+
+
+def test_a_search_and_an_audit_say_which_choices_train_alike(nas, small_recipe):
+    wide = Path("space.yaml").read_text().replace("stem: {out_chs: 8}", "stem: {out_chs: [8, 12]}\ndropout: [0, 0.5]")
+    Path("space.yaml").write_text(wide)
+    said = "the proxy trains the same network whatever these are, so that cost and luck choose them: dropout; fix them"
+    assert said in nas("search", small_recipe, "-o", "run")[1]
+    assert said in nas("audit", small_recipe, "--networks", "10", "--epochs", "2", "-o", "audit")[1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -540,12 +555,20 @@ def test_show_puts_b0_beside(nas):
     assert "efficientnet-b0" in out
 
 
-def test_show_gives_b0_the_classes_of_the_network(finished, nas):
+def test_show_gives_b0_the_classes_and_the_images_of_the_network(finished, nas):
     _, out, _ = nas("show", "run")
     classes = Folder(Path("run")).ledger().baseline.trial.architecture.num_classes
     b0 = load_architecture("efficientnet-b0").with_(num_classes=classes)
     assert classes < 1000
     assert out.rstrip().endswith(format_quantity(cost.params(b0)))
+    for size in (64, 9):
+        stages = "stem: {out_chs: 16}\nstages: [{op: conv, layers: 1, out_chs: 16}]\n"
+        head = f"format: baseline-nas/architecture/1\nresolution: {size}\nnum_classes: {classes}\n"
+        Path("own.yaml").write_text(head + stages)
+        code, out, _ = nas("show", "own.yaml")
+        assert code == 0
+        assert (format_quantity(cost.flops(b0.with_(resolution=64))) in out) == (size == 64)
+        assert ("below 1 px" in out) == (size == 9)
 
 
 def test_a_folder_of_pictures_of_all_kinds_is_searched(nas, small_recipe, tmp_path):

@@ -58,7 +58,7 @@ def test_a_miss_is_said(nas):
 
 def test_budgets_say_how_far_they_are_used(nas):
     _, out, _ = nas(
-        "scale", "resnet-50", "--flops", "40G", "--memory", "4G", "--batch-size", "8", "--train-with", "sgd"
+        "scale", "resnet-50", "--flops", "40G", "--memory", "4GB", "--batch-size", "8", "--train-with", "sgd"
     )
     assert "memory is that of training with sgd at batch size 8" in out
     assert "% of the memory" in out

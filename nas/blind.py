@@ -1,0 +1,39 @@
+"""Choices of a space that a proxy can't see: the deployed network differs, and what is trained is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nas.recipe import Proxy
+from search_space import Architecture, SearchSpace
+from search_space.transform import for_proxy
+
+_BACKGROUNDS = 4
+"""Random networks in which every choice is tried."""
+
+
+def unseen(space: SearchSpace, proxy: Proxy) -> list[str]:
+    """Names of the decisions that change a network but never what is trained for it."""
+    rng = np.random.default_rng(0)
+    backgrounds = [space.sample_actions(rng) for _ in range(_BACKGROUNDS)]
+
+    def trained(network: Architecture) -> str:
+        resolution = proxy.resolution or network.resolution
+        return for_proxy(network, resolution, proxy.width, proxy.final_size, num_classes=2).key()
+
+    def alike(number: int) -> Iterator[bool]:
+        """For networks that differ in this decision alone, whether the same is trained for both."""
+        for actions in backgrounds:
+            for choice in range(1, len(space.decisions[number].choices)):
+                one, other = (space.decode((*actions[:number], i, *actions[number + 1 :])) for i in (0, choice))
+                if one.key() != other.key():
+                    yield trained(one) == trained(other)
+
+    found = []
+    for number, decision in enumerate(space.decisions):
+        answers = alike(number)
+        if next(answers, False) and all(answers):
+            found.append(decision.name)
+    return list(dict.fromkeys(found))
