@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.data import ImageData, Pixels, Rows, load
+from nas.evaluators.base import check_unchanged
 from nas.limits import check_training
 from nas.model import Network, build
 from nas.recipe import Proxy, Recipe
@@ -111,7 +112,7 @@ def cam(
     check_training(networks.values(), recipe)
     data = {name: _images(recipe, network.resolution) for name, network in networks.items()}
     make_folder(folder, "baseline.pt", "activation maps")
-    kept = {name: _kept(folder / f"{name}.pt", network, recipe) for name, network in networks.items()}
+    kept = {name: _kept(folder / f"{name}.pt", network, recipe, data[name]) for name, network in networks.items()}
     views = []
     for name, network in networks.items():
         trained = kept[name] or _train(name, network, recipe, data[name], folder / f"{name}.pt", watch)
@@ -194,11 +195,12 @@ def _baseline(architecture: Architecture, proxy: Proxy, data: ImageData) -> Arch
     return for_proxy(architecture, data.resolution, proxy.width, final_size, len(data.classes))
 
 
-def _kept(path: Path, network: Architecture, recipe: Recipe) -> Mapping[str, Any] | None:
+def _kept(path: Path, network: Architecture, recipe: Recipe, data: ImageData) -> Mapping[str, Any] | None:
     """What an earlier call trained; None if it didn't come to this network.
 
     Raises:
-        InputError: the file is damaged, or another network or other settings made it; the message names the field.
+        InputError: the file is damaged, or another network, other images or other settings made it; the message names
+            the field.
     """
     if not path.exists():
         return None
@@ -207,10 +209,11 @@ def _kept(path: Path, network: Architecture, recipe: Recipe) -> Mapping[str, Any
         key, settings = found["key"], dict(found["settings"])
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
         raise InputError(f"{path}: damaged; move it away to train this network again") from None
-    began = Recipe.parse({**recipe.model_dump(), **settings}, str(path))
+    began = Recipe.parse({**recipe.model_dump(), **settings}, str(path)).with_source_of(recipe)
     changed = began.differs(recipe) or (None if key == network.key() else "the network")
     if changed:
         raise InputError(f"{path}: {changed} changed since it was trained; undo it, or choose another -o")
+    check_unchanged(found.get("contents"), data.contents)
     return found
 
 
@@ -234,7 +237,13 @@ def _train(
         raise InputError(f"{name}: {error}; try a smaller proxy.lr and another -o") from None
     settings = {field: value for field, value in recipe.model_dump().items() if field in DEPENDS}
     weights = {key: value.cpu() for key, value in module.state_dict().items()}
-    trained = {"key": network.key(), "settings": settings, "accuracy": result.accuracy, "weights": weights}
+    trained = {
+        "key": network.key(),
+        "settings": settings,
+        "contents": data.contents,
+        "accuracy": result.accuracy,
+        "weights": weights,
+    }
     file = BytesIO()
     torch.save(trained, file)
     write_file(path, file.getvalue())

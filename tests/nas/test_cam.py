@@ -196,6 +196,21 @@ def test_other_settings_and_damage_are_refused_before_anything_is_trained(nas, s
         assert "look/width.pt: damaged" in err
 
 
+def test_weights_stay_with_their_images_wherever_these_lie(nas, small_recipe):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
+    np.savez("mine.npz", x_train=images, y_train=labels)
+    assert nas(*CAM, "--data", "mine.npz")[0] == 0
+    files = weights()
+    Path("mine.npz").rename("moved.npz")
+    assert nas(*CAM, "--data", "moved.npz")[0] == 0
+    np.savez("moved.npz", x_train=images, y_train=labels[::-1])
+    code, _, err = nas(*CAM, "--data", "moved.npz")
+    assert code == 2
+    assert "data.source: its content changed" in err
+    assert weights() == files
+
+
 def test_a_training_that_diverges_names_its_network(nas, small_recipe):
     code, _, err = nas(*CAM, "--set", "proxy.lr=1e30")
     assert code == 2
