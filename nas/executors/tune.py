@@ -105,9 +105,14 @@ class TuneExecutor:
                 signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
 
     def _stop(self, context: Any) -> None:
+        """End Ray and remove its files, which Ctrl-C once more would leave half done."""
+        foremost = threading.current_thread() is threading.main_thread()
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if foremost else None
         ray.shutdown()
         if self.address is None:
             shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
+        if foremost:
+            signal.signal(signal.SIGINT, interrupt)
 
     def _local_cpus(self) -> int:
         """CPU slots of the local Ray: more than there are cores only if the recipe asks for that many workers."""
@@ -128,8 +133,8 @@ class TuneExecutor:
                 ways.append(_slots(has.get("GPU", 0), section.gpus_per_child))
             fits += min(ways)
         if fits == 0:
-            wanted = f"{section.cpus_per_child:g} CPUs and {section.gpus_per_child:g} GPUs"
-            raise InputError(f"executor.cpus_per_child, gpus_per_child: no machine has {wanted} for a child")
+            wanted = f"cpus_per_child {section.cpus_per_child:g}, gpus_per_child {section.gpus_per_child:g}"
+            raise InputError(f"executor: {wanted}: no machine has as many for a child")
         return min(section.workers or fits, fits)
 
     def _tuner(self, searcher: Searcher, evaluator: Evaluator, workers: int, scratch: str) -> tune.Tuner:

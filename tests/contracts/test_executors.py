@@ -188,7 +188,7 @@ def test_workers_know_the_block_kinds_that_a_user_registered(run, tmp_path, monk
 
 
 def test_more_than_any_machine_has_is_refused(run):
-    with pytest.raises(InputError, match="no machine has 4096 CPUs"):
+    with pytest.raises(InputError, match="executor: cpus_per_child 4096, gpus_per_child 0: no machine has as many"):
         run("tune", Scripted(), "executor.cpus_per_child=4096")
 
 
