@@ -82,7 +82,7 @@ class AccuracyModel:
         self._y = np.append(self._y, (self._warp(y) - self._mean) / self._scale)
         self._weights = self._inverse @ self._y
 
-    def expecting(self, x: np.ndarray) -> AccuracyModel:
+    def fantasize(self, x: np.ndarray) -> AccuracyModel:
         """A copy that believes to have observed its own mean at these rows: as sure as if they were told."""
         copy = object.__new__(AccuracyModel)
         copy.__dict__.update(self.__dict__)
@@ -117,10 +117,10 @@ class AccuracyModel:
         noise = np.exp(self.log[-1] / 2) * rng.standard_normal(len(values))
         return self._unwarp((self._warp(values) - self._mean) / self._scale + noise)
 
-    def surprises(self) -> np.ndarray:
+    def loo_residuals(self) -> np.ndarray:
         """How far each observation (n,) lies above its prediction from all others (section 5.4.2), standardised."""
-        surprises: np.ndarray = self._weights / self._inverse.diagonal()
-        return surprises
+        residuals: np.ndarray = self._weights / self._inverse.diagonal()
+        return residuals
 
     def rank_correlation(self) -> float:
         """Spearman's, between each observation and its prediction from all others.
@@ -130,7 +130,7 @@ class AccuracyModel:
         """
         from scipy.stats import spearmanr  # half a second, which no command without a model should take
 
-        left_out = self._y - self.surprises()
+        left_out = self._y - self.loo_residuals()
         if np.ptp(self._y) == 0 or np.ptp(left_out) == 0:
             return 0.0
         return float(spearmanr(left_out, self._y).statistic)

@@ -19,7 +19,8 @@ class Suggestion:
 
     Attributes:
         actions: Index of the chosen alternative, one per decision.
-        log_prob: Log-probability (nats) under the policy that made it; 0 for controllers without a policy.
+        log_prob: Log-probability (nats) under the policy of that time, also where something else chose the actions
+            (`ModelBased`); 0 for controllers without a policy.
         policy_version: Number of updates the policy had seen when it made it.
         random: Whether it was drawn before anything was learned, so that it is a fair sample of random search.
         again: Whether to train it with another seed if it is known already, instead of taking its stored result.

@@ -79,6 +79,7 @@ class ModelBased(PPO):
     section 2.2), by a logistic regression on what failed. Leaders are trained again with other seeds, most often where
     half of what the model leaves unexplained is a network's own: the less of it is, the less another training teaches,
     and where all is, it teaches nothing. Where an outcome tells no accuracy or cost, the model is one of the reward.
+    Real children count in the policy's own updates as if it had drawn them.
     """
 
     options_type: ClassVar[type[PPOOptions]] = ModelBasedOptions
@@ -158,7 +159,7 @@ class ModelBased(PPO):
         model = self.reward_model.accuracy_model()
         if model is None or not self._trusts(model):
             return None
-        return model.expecting(self.reward_model.rows(list(self._pending.values()))) if self._pending else model
+        return model.fantasize(self.reward_model.rows(list(self._pending.values()))) if self._pending else model
 
     def _trusts(self, model: AccuracyModel) -> bool:
         """Whether the model's cross-validated fit is good enough."""
@@ -172,7 +173,7 @@ class ModelBased(PPO):
     def _acquisition(self, model: AccuracyModel, actions: Sequence[Actions], best: float) -> np.ndarray:
         """Logarithms (n,) of the improvements on the reward `best` that are expected of networks."""
         exploration = self.options.exploration * (1 + len(self._pending)) ** _WIDENING
-        return self.reward_model.log_improvement(model, actions, best, exploration)
+        return self.reward_model.log_expected_improvement(model, actions, best, exploration)
 
     def _doubtful(self, model: AccuracyModel) -> Actions | None:
         """The leader to train again, if one is due: that of the highest estimated reward plus one standard error.

@@ -110,7 +110,7 @@ class RewardModel:
         rewards: np.ndarray = np.broadcast_to(self._problem.objective(accuracies, self.costs(actions)), len(actions))
         return rewards
 
-    def log_improvement(
+    def log_expected_improvement(
         self, model: AccuracyModel, actions: Sequence[Actions], best: float, exploration: float
     ) -> np.ndarray:
         """Logarithms (n,) of the improvements on the reward `best` that are expected of networks, for they may fail.
@@ -123,7 +123,7 @@ class RewardModel:
         """
         expected, high = (self.rewards(accuracy, actions) for accuracy in model.spread(self.rows(actions)))
         deviation = (exploration * (high - expected)).clip(_LEAST_DEVIATION)
-        improvement = np.log(deviation) + _log_improvement((expected - best) / deviation)
+        improvement = np.log(deviation) + _log_expected_improvement((expected - best) / deviation)
         promised: np.ndarray = improvement + self._log_success(actions)
         return promised
 
@@ -223,7 +223,7 @@ class RewardModel:
         return log_success
 
 
-def _log_improvement(z: np.ndarray) -> np.ndarray:
+def _log_expected_improvement(z: np.ndarray) -> np.ndarray:
     """Logarithms (n,) of E[max(0, z + e)], e standard normal, also where that is too small for a float."""
     near = z.clip(_FAR)
     density = np.exp(-(near**2) / 2) / np.sqrt(2 * np.pi)

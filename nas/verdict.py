@@ -110,13 +110,14 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     basis: Basis = "random runs" if benchmark else "warm-up"
     if ledger.winner is None:
         return Verdict(0, basis, reason="no child has a result")
-    if ledger.recipe.controller.name == "random":
-        return Verdict(len(measured), basis, reason="this search is random sampling itself")
+    itself = "this search is random sampling itself" if ledger.recipe.controller.name == "random" else ""
+    if reason := _guessing(ledger, measured) or itself:
+        return Verdict(len(measured), basis, reason=reason)
     rng = np.random.default_rng(np.random.SeedSequence([ledger.recipe.seed, _STREAM]))
     if benchmark:
         gains = _against_runs(ledger, benchmark, rng)
     else:
-        if reason := _guessing(ledger, measured) or _too_few_random(measured):
+        if reason := _too_few_random(measured):
             return Verdict(len(measured), basis, reason=reason)
         gains = _against_draws(ledger, measured, rng)
     # One more draw lies below the i-th of n with probability i / (n + 1) (Hyndman & Fan 1996, definition 6).
@@ -210,10 +211,10 @@ def _sound_model(
         y: what their trainings showed (n,).
         sound: which of them (n,) didn't break down as far as is known.
     """
-    surprises = AccuracyModel(kinds, x[sound], y[sound]).surprises()
-    middle, upper = np.quantile(surprises, (0.5, 0.75))
+    residuals = AccuracyModel(kinds, x[sound], y[sound]).loo_residuals()
+    middle, upper = np.quantile(residuals, (0.5, 0.75))
     sound = sound.copy()
-    sound[sound] = surprises >= middle - _BROKEN * (upper - middle) / _UPPER_QUARTILE
+    sound[sound] = residuals >= middle - _BROKEN * (upper - middle) / _UPPER_QUARTILE
     return AccuracyModel(kinds, x[sound], y[sound]), sound
 
 

@@ -349,7 +349,7 @@ def test_equal_observations_promise_nothing_whatever_their_rounding(observations
 def test_expected_observations_add_certainty_and_change_no_mean(observations):
     x, y = observations
     model = AccuracyModel(KINDS, x[:30], y[:30])
-    expecting = model.expecting(x[30:40])
+    expecting = model.fantasize(x[30:40])
     assert expecting.mean(x) == pytest.approx(model.mean(x), abs=1e-6)
     assert (expecting.spread(x[30:40])[1] < model.spread(x[30:40])[1]).all()
     assert model.mean(x[:5]) == pytest.approx(AccuracyModel(KINDS, x[:30], y[:30]).mean(x[:5]))
