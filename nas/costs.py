@@ -33,9 +33,12 @@ def latency_ms(architecture: Architecture) -> float:
     import torch
 
     from nas.model import build
+    from nas.training import seeded
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = build(architecture).eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with seeded(0):
+        network = build(architecture).eval()
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.zeros(1, 3, architecture.resolution, architecture.resolution, device=device)
     times = []
     with torch.inference_mode():

@@ -39,7 +39,7 @@ class Journal:
             self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (open as long as the journal)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JournalError(f"{path}: another process is running this search") from None
+            raise JournalError(f"{path}: another process is at work on it") from None
         except OSError as error:
             raise JournalError(f"{path}: can't be opened: {error.strerror}") from None
         self._events, intact = parse(path)
@@ -98,7 +98,7 @@ def parse(path: Path) -> tuple[list[Event], int]:
     for number, line in enumerate(lines, 1):
         try:
             event = json.loads(line) if line.endswith(b"\n") else None
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if not isinstance(event, dict):
             if number < len(lines):

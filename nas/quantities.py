@@ -67,4 +67,4 @@ def format_quantity(value: float, digits: int = 4) -> str:
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if abs(value) >= size:
             return f"{value / size:.{digits}g}{unit}"
-    return f"{value:.{max(6, digits)}g}"
+    return f"{value:.{digits}g}"

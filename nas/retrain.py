@@ -113,7 +113,7 @@ def retrain(
         KeyboardInterrupt: the user stopped it; the same call goes on.
     """
     folder = Folder.open(path)
-    folder.ledger()
+    folder.ledger()  # refuses a run that has not begun, whose journal the next line would create
     with Journal(folder.journal) as journal:
         events = journal.replay()
         ledger = Ledger.of(events)

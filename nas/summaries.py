@@ -132,12 +132,12 @@ def audit_table(found: Audit) -> Table:
     """The audited networks by FLOPs: accuracies under the proxy, seed by seed, and under the reference."""
     headings = ("network", "FLOPs", "proxy, seed 1", "seed 2", "reference", "rank by proxy", "by reference")
     shown = plain(headings, ("network",))
-    by_proxy = sorted(found.networks, key=lambda network: -sum(network.proxy))
-    by_reference = sorted(found.networks, key=lambda network: -network.reference)
+    by_proxy = sorted((sum(network.proxy) for network in found.networks), reverse=True)
+    by_reference = sorted((network.reference for network in found.networks), reverse=True)
     for network in found.networks:
         accuracies = [f"{accuracy:.2%}" for accuracy in (*network.proxy, network.reference)]
-        ranks = [str(order.index(network) + 1) for order in (by_proxy, by_reference)]
-        shown.add_row(network.name, format_quantity(network.flops), *accuracies, *ranks)
+        ranks = by_proxy.index(sum(network.proxy)) + 1, by_reference.index(network.reference) + 1
+        shown.add_row(network.name, format_quantity(network.flops), *accuracies, *map(str, ranks))
     return shown
 
 
@@ -270,8 +270,8 @@ def grid_words(found: Grid) -> str:
         lines.append("Growing gained nothing here: the proxy is too short or too noisy to choose coefficients by.")
     if found.overlooked:
         lines.append(
-            f"{found.overlooked} candidates weren't trained again though their one training came within the seed noise "
-            "of the last leader's: more --leaders would tell."
+            f"{plural(found.overlooked, 'candidate')} not trained again came within the seed noise of the last leader: "
+            "more --leaders would tell."
         )
     shares = _shares(winner.candidate.coefficients[0])
     lines.append(f"winner: {shares}, estimated {_percent(winner.estimate)} at x2 FLOPs")

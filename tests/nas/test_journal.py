@@ -102,7 +102,7 @@ def test_a_damaged_line_in_the_middle_is_refused_and_nothing_changed(path, damag
 
 def test_two_writers_are_refused(path):
     with Journal(path) as journal:
-        with pytest.raises(JournalError, match="another process is running this search"):
+        with pytest.raises(JournalError, match="another process is at work on it"):
             Journal(path)
         journal.append({"event": "d"})
     assert len(parse(path)[0]) == len(EVENTS) + 1
@@ -128,7 +128,7 @@ def test_another_process_is_refused_until_the_first_has_ended(path):
         return answer
 
     with Journal(path):
-        assert "another process is running this search" in other()
+        assert "another process is at work on it" in other()
     assert other() == "opened"
 
 

@@ -134,7 +134,7 @@ def test_a_running_search_is_refused(run, nas):
     with Journal(run.journal):
         code, _, err = nas(*RETRAIN)
     assert code == 2
-    assert "another process is running this search" in err
+    assert "another process is at work on it" in err
     assert not (run.path / "retrain.jsonl").exists()
 
 
