@@ -374,19 +374,8 @@ class Recipe(_Section):
         return _first_difference(self.model_dump(), other.model_dump(), "")
 
     def load_space(self) -> SearchSpace:
-        """The search space of the deployed network.
-
-        Raises:
-            InputError: `deployment` leaves out choices of the space, or the space can't have it.
-        """
-        space, fixed = load_space(self.space), self._deployment()
-        for decision in space.decisions:
-            if decision.name in fixed:
-                raise RecipeError(
-                    f"deployment.{decision.name}: {fixed[decision.name]} leaves out the choices "
-                    f"{list(decision.choices)} of {self.space}; null searches them"
-                )
-        return _deploy(space, fixed, f"{self.space}, as `deployment` asks for it")
+        """The search space of the deployed network."""
+        return _deploy(load_space(self.space), self._deployment(), f"{self.space}, as `deployment` asks for it")
 
     def load_baseline(self) -> Architecture:
         """The network to compare with, deployed as the children are: at their resolution, with their classes."""

@@ -30,7 +30,7 @@ from nas.quantities import unreachable
 from nas.recipe import Recipe
 from nas.study import Study
 from nas.verdict import verdict
-from search_space import Architecture, InputError, load_architecture
+from search_space import Architecture, InputError, load_architecture, load_space
 from search_space.files import write_file
 
 RESULTS = Path("results")
@@ -276,6 +276,7 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.scale:
         coefficients(recipe.scale.step, recipe.scale.tolerance)
+    _check_deployment(recipe)
     section, space = recipe.objective, recipe.load_space()
     if recipe.benchmark:
         check_space(recipe.benchmark.source, space)
@@ -292,6 +293,16 @@ def check(recipe: Recipe) -> None:
     low, high = space.cost_range(cost)
     if not low <= section.target <= high:
         raise InputError(unreachable(section.target, low, high, section.cost, space.name))
+
+
+def _check_deployment(recipe: Recipe) -> None:
+    """Refuse a deployment that leaves out choices of the space."""
+    for decision in load_space(recipe.space).decisions:
+        if (fixed := getattr(recipe.deployment, decision.name, None)) is not None:
+            raise InputError(
+                f"deployment.{decision.name}: {fixed} leaves out the choices {list(decision.choices)} of "
+                f"{recipe.space}; null searches them"
+            )
 
 
 def _check_comparable(ledger: Ledger, recipe: Recipe) -> None:

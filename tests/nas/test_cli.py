@@ -480,6 +480,17 @@ def test_naming_the_commonest_of_unequal_classes_is_not_learning(nas, small_reci
     assert "children are no better than naming the commonest class (91.67%); train longer" in out
 
 
+def test_a_deployment_that_leaves_out_choices_is_refused(nas, small_recipe):
+    space = Path("space.yaml")
+    space.write_text(space.read_text().replace("resolution: 64", "resolution: [32, 64]"))
+    for command in (["search"], ["audit", "--networks", "10"]):
+        code, _, err = nas(*command, small_recipe, "--set", "deployment.resolution=32", "-o", "run")
+        assert code == 2
+        assert "nas: deployment.resolution: 32 leaves out the choices [32, 64] of " in err
+        assert err.endswith("; null searches them\n")
+    assert nas("search", small_recipe, "--set", "deployment.resolution=null", "-o", "run")[0] == 0
+
+
 def test_a_search_and_an_audit_say_which_choices_train_alike(nas, small_recipe):
     wide = Path("space.yaml").read_text().replace("stem: {out_chs: 8}", "stem: {out_chs: [8, 12]}\ndropout: [0, 0.5]")
     Path("space.yaml").write_text(wide)
