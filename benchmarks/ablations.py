@@ -18,7 +18,8 @@ from controllers.base import Controller, Outcome, Problem
 from controllers.model_based import ModelBased, ModelBasedOptions
 from controllers.ppo import PPO
 from controllers.threads import single_threaded
-from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
+from nas.benchmark_file import format_of
+from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.objective import Objective
 from search_space import Architecture, load_space
 from search_space.cost import flops

@@ -17,8 +17,8 @@ import torch
 from scipy.stats import kendalltau
 
 from controllers.features import Features
-from nas.evaluators import benchmark, surrogate
-from nas.evaluators.benchmark_file import Network, read
+from nas.benchmark_file import Network, format_of, read
+from nas.evaluators import surrogate
 from nas.evaluators.gaussian_process import GaussianProcess, MeanFunction, matern
 from nas.evaluators.surrogate import Surrogate
 from search_space import load_space
@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", help="a .jsonl.gz in Accel-NASBench's format")
     file = parser.parse_args().file
-    space = load_space(benchmark.format_of(file).space)
+    space = load_space(format_of(file).space)
     networks = read(file, space)
     features = Features(space)
     rng = np.random.default_rng(SEED)

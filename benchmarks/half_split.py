@@ -22,7 +22,8 @@ from ablations import handed_over
 from threadpoolctl import threadpool_limits
 
 import controllers
-from nas.evaluators.benchmark import BenchmarkEvaluator, format_of
+from nas.benchmark_file import format_of
+from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.objective import Objective
 from search_space import Architecture, load_architecture, load_space
 from search_space.cost import flops

@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 import controllers
 from controllers import Controller, Options, Outcome, Problem, Suggestion
 from nas import __version__
-from nas.evaluators.benchmark import BenchmarkEvaluator, check_space, format_of
+from nas.benchmark_file import check_space, format_of
+from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.objective import FORMS, Objective, final_objective, make_objective
 from nas.peers import PEERS
 from nas.quantities import told_apart

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from nas.benchmark_file import FORMATS, format_of
 from nas.recipe_errors import RecipeError
 from search_space.errors import did_you_mean
 from search_space.files import parse_yaml, read_yaml
@@ -79,8 +80,6 @@ def has(values: object, section: str) -> bool:
 
 def _brought(file: Mapping[str, Any], source: str, settings: Sequence[str]) -> list[str]:
     """Settings that a benchmark's file brings to a recipe for another: its space, baseline, noise, and T in FLOPs."""
-    from nas.evaluators.benchmark import FORMATS, format_of
-
     kind = format_of(source)
     if file.get("space") not in {other.space for other in FORMATS if other is not kind}:
         return []

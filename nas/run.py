@@ -18,10 +18,10 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import controllers
+from nas.benchmark_file import check_space
 from nas.costs import EXACT_COSTS
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Contents, Measurement, check_unchanged
-from nas.evaluators.benchmark import check_space
 from nas.executors import make_executor
 from nas.grid_plan import coefficients
 from nas.journal import Event, Journal, parse

@@ -19,21 +19,18 @@ from typing import Self
 import numpy as np
 
 from controllers.features import Features
+from nas.benchmark_file import ACCEL, REHEARSAL, BenchmarkError, Network, format_of, read
 from nas.costs import COSTS, CostFunction, cost_function
-from nas.evaluators import benchmark_file, surrogate
+from nas.encoder import Encoder
+from nas.evaluators import surrogate
 from nas.evaluators.base import Contents, Measurement, Report
-from nas.evaluators.benchmark_file import FORMATS, BenchmarkError, Format, Network
-from nas.evaluators.encoder import Encoder
 from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
 from nas.quantities import plural, unreachable
 from nas.recipe import Recipe
-from search_space import Architecture, SearchSpace, cost, load_architecture, load_space
+from search_space import Architecture, SearchSpace, cost, load_space
 from search_space.space import Actions
 
-__all__ = ["FORMATS", "REHEARSAL", "BenchmarkError", "BenchmarkEvaluator", "format_of"]
-
-REHEARSAL = "rehearsal"
 NOISE = 0.3
 """Points of standard deviation of an observed accuracy where the file can't tell: that of Accel-NASBench's repeats."""
 
@@ -188,7 +185,7 @@ class BenchmarkEvaluator:
             contents = {"networks": len(accuracy.mean.centres), "digest": _digest(_FILE.read_bytes())}
             devices = {name: partial(shipped.__getitem__, name) for name in shipped}
             return cls(space, accuracy, devices, noise, source, contents)
-        networks = benchmark_file.read(source, space)
+        networks = read(source, space)
         guessed = _unmeasured(space, networks, source)
         features = Features(space)
         truth = _known(features, {actions: network.accuracies for actions, network in networks.items()}, source)
@@ -309,34 +306,14 @@ class BenchmarkEvaluator:
         return self._truth.actions[best], float(rewards[best])
 
 
-def format_of(source: str) -> Format:
-    """The format of a benchmark (see `BenchmarkEvaluator.load`): its space, and what to compare and aim at there.
-
-    Raises:
-        BenchmarkError: the file can't be read or its format is unknown.
-    """
-    return benchmark_file.ACCEL if source == REHEARSAL else benchmark_file.format_of(source)
-
-
-def check_space(source: str, space: SearchSpace) -> None:
-    """Refuse a space of other networks than the benchmark's.
-
-    Raises:
-        BenchmarkError: it is one, or the file can't be read.
-    """
-    kind = format_of(source)
-    if not space.contains(load_architecture(kind.baseline)):
-        raise BenchmarkError(f"space: {space.name} is not the benchmark's: {source} has networks of {kind.space}")
-
-
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _check_rehearsed(space: SearchSpace) -> None:
-    if field := _difference(space, benchmark_file.ACCEL.space):
+    if field := _difference(space, ACCEL.space):
         raise BenchmarkError(
-            f"benchmark.source: {REHEARSAL} knows the space {benchmark_file.ACCEL.space} alone, "
+            f"benchmark.source: {REHEARSAL} knows the space {ACCEL.space} alone, "
             f"from which the space {space.name} differs in `{field}`"
         )
 
@@ -358,7 +335,7 @@ def _unmeasured(space: SearchSpace, networks: Mapping[Actions, Network], source:
         f"{space.decisions[i].name} {space.decisions[i].choices[action]}"
         for i, action in sorted(Encoder(space).choices() - measured)
     ]
-    if absent and _difference(space, benchmark_file.format_of(source).space):
+    if absent and _difference(space, format_of(source).space):
         raise BenchmarkError(f"{source}: no row has {_first_of(absent)}, which the space {space.name} offers")
     return absent
 

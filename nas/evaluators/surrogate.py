@@ -12,7 +12,7 @@ import torch
 
 from controllers.features import Features
 from controllers.threads import single_threaded
-from nas.evaluators.benchmark_file import BenchmarkError
+from nas.benchmark_file import BenchmarkError
 from nas.evaluators.gaussian_process import GaussianProcess, MeanFunction
 from search_space.space import Actions
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from nas.evaluators.benchmark import REHEARSAL, BenchmarkError, BenchmarkEvaluator, format_of
-from nas.evaluators.benchmark_file import read
+from nas.benchmark_file import REHEARSAL, BenchmarkError, format_of, read
+from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.evaluators.optimum import optimum
 from nas.objective import Objective
 from nas.quantities import parse_quantity

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas import recipe_file
-from nas.evaluators.benchmark_file import ACCEL, MACRO
+from nas.benchmark_file import ACCEL, MACRO
 from nas.objective import AbsoluteObjective, AutoObjective, Objective
 from nas.recipe import Recipe
 from nas.recipe_errors import RecipeError

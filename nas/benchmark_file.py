@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from nas.evaluators.encoder import Encoder
-from search_space import Architecture, InputError, SearchSpace, SpaceError, load_space
+from nas.encoder import Encoder
+from search_space import Architecture, InputError, SearchSpace, SpaceError, load_architecture, load_space
 from search_space.cost import total
 from search_space.space import Actions
+
+REHEARSAL = "rehearsal"
+"""The source that is no file: the surrogate that is shipped."""
 
 _METRICS = ("throughput_", "latency_")
 _GZIP = b"\x1f\x8b"
@@ -113,18 +116,38 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
     return networks
 
 
-def format_of(path: str) -> Format:
-    """The format of a file, by its first row.
+def format_of(source: str) -> Format:
+    """The format of a benchmark: its space, and what to compare and aim at there.
+
+    Args:
+        source: a file, told by its first row, or `REHEARSAL`.
 
     Raises:
         BenchmarkError: the file can't be read or its format is unknown.
     """
-    for number, row in _rows(path):
+    if source == REHEARSAL:
+        return ACCEL
+    for number, row in _rows(source):
         try:
             return _format_of(row)
         except BenchmarkError as error:
-            raise BenchmarkError(f"{path}, line {number}: {error}") from None
-    raise BenchmarkError(f"{path}: holds no row")
+            raise BenchmarkError(f"{source}, line {number}: {error}") from None
+    raise BenchmarkError(f"{source}: holds no row")
+
+
+def check_space(source: str, space: SearchSpace) -> None:
+    """Refuse a space of other networks than the benchmark's.
+
+    Args:
+        source: of the benchmark; see `format_of`.
+        space: that is to be searched.
+
+    Raises:
+        BenchmarkError: it is one, or the file can't be read.
+    """
+    kind = format_of(source)
+    if not space.contains(load_architecture(kind.baseline)):
+        raise BenchmarkError(f"space: {space.name} is not the benchmark's: {source} has networks of {kind.space}")
 
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
