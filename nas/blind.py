@@ -7,21 +7,24 @@ from collections.abc import Iterator
 import numpy as np
 
 from nas.recipe import Proxy
-from search_space import Architecture, SearchSpace
-from search_space.transform import for_proxy
+from search_space import SearchSpace
 
 _BACKGROUNDS = 4
 """Random networks in which every choice is tried."""
 
+_CLASSES = 2
+"""The images have so many whatever a space says, and any number of them shows the same."""
+
 
 def unseen(space: SearchSpace, proxy: Proxy) -> list[str]:
-    """Names of the decisions that change a network but never what is trained for it."""
+    """Names of the decisions that change a network but never what is trained for it, as far as a few networks tell.
+
+    Args:
+        space: of the deployed networks.
+        proxy: that is trained for them.
+    """
     rng = np.random.default_rng(0)
     backgrounds = [space.sample_actions(rng) for _ in range(_BACKGROUNDS)]
-
-    def trained(network: Architecture) -> str:
-        resolution = proxy.resolution or network.resolution
-        return for_proxy(network, resolution, proxy.width, proxy.final_size, num_classes=2).key()
 
     def alike(number: int) -> Iterator[bool]:
         """For networks that differ in this decision alone, whether the same is trained for both."""
@@ -29,7 +32,7 @@ def unseen(space: SearchSpace, proxy: Proxy) -> list[str]:
             for choice in range(1, len(space.decisions[number].choices)):
                 one, other = (space.decode((*actions[:number], i, *actions[number + 1 :])) for i in (0, choice))
                 if one.key() != other.key():
-                    yield trained(one) == trained(other)
+                    yield proxy.child(one, _CLASSES).key() == proxy.child(other, _CLASSES).key()
 
     found = []
     for number, decision in enumerate(space.decisions):

@@ -18,6 +18,7 @@ from nas.quantities import parse_quantity
 from nas.recipe_errors import RecipeError, first_error
 from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
 from search_space.files import flow
+from search_space.transform import for_proxy
 
 _NAMES = ("digits", "rehearsal", *library.names("space"), *library.names("architecture"))
 
@@ -126,6 +127,11 @@ class Proxy(Training):
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     final_size: Count = 4
     share: Share = 1.0
+
+    def child(self, architecture: Architecture, num_classes: int) -> Architecture:
+        """The network that is trained for a deployed one, with the classes of the images."""
+        resolution = self.resolution or architecture.resolution
+        return for_proxy(architecture, resolution, self.width, self.final_size, num_classes)
 
 
 class Benchmark(_Section):

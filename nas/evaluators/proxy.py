@@ -16,7 +16,6 @@ from nas.model import build
 from nas.recipe import Data, Proxy, Recipe
 from search_space.architecture import Architecture
 from search_space.errors import DataError
-from search_space.transform import for_proxy
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ class ProxyEvaluator:
         Raises:
             DataError: the data can't be used, or have more classes than the architecture.
         """
-        images = _images(self.data, self._resolution(architecture), self.split_seed, self.proxy.share)
+        resolution = self.proxy.resolution or architecture.resolution
+        images = _images(self.data, resolution, self.split_seed, self.proxy.share)
         found, told = len(images.classes), architecture.num_classes
         if told < found:
             raise DataError(
@@ -81,8 +81,7 @@ class ProxyEvaluator:
         Raises:
             DataError: the data can't be used.
         """
-        proxy, classes = self.proxy, len(self.images(architecture).classes)
-        return for_proxy(architecture, self._resolution(architecture), proxy.width, proxy.final_size, classes)
+        return self.proxy.child(architecture, len(self.images(architecture).classes))
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:
         """Train and measure one child (see `Evaluator.evaluate`).
@@ -101,9 +100,6 @@ class ProxyEvaluator:
         deadline = start + self.time_limit
         result = training.train(network, images, self.proxy, seed=seed, device=device, report=report, deadline=deadline)
         return Measurement(result.accuracy, len(result.accuracies), time.monotonic() - start)
-
-    def _resolution(self, architecture: Architecture) -> int:
-        return self.proxy.resolution or architecture.resolution
 
 
 @lru_cache(maxsize=16)
