@@ -83,7 +83,10 @@ class AccuracyModel:
         self._weights = self._inverse @ self._y
 
     def fantasize(self, x: np.ndarray) -> AccuracyModel:
-        """A copy that believes to have observed its own mean at these rows: as sure as if they were told."""
+        """A copy that believes to have observed its own mean at the rows of `x` (k, columns): as sure as if told.
+
+        The Kriging believer (Ginsbourger et al., Kriging is well-suited to parallelize optimization, 2010).
+        """
         copy = object.__new__(AccuracyModel)
         copy.__dict__.update(self.__dict__)
         copy.add(x, self.mean(x))

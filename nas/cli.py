@@ -305,9 +305,8 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     if flops is None and memory is None:
         members, words = scaler.family(find_architecture(arch), family.phis(phi, scaler)), []
     else:
-        wish = Wish(
-            parse_amount("--flops", flops), parse_amount("--memory", memory and memory.removesuffix("B")), memory_of
-        )
+        in_bytes = memory.removesuffix("B") if memory else None  # 500MB as well as 500M
+        wish = Wish(parse_amount("--flops", flops), parse_amount("--memory", in_bytes), memory_of)
         member = family.fit(find_architecture(arch), scaler, wish, phi)
         members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]
     written = family.write(members, out) if out else []

@@ -296,7 +296,11 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_deployment(recipe: Recipe) -> None:
-    """Refuse a deployment that leaves out choices of the space."""
+    """Refuse a deployment that leaves out choices of the space.
+
+    Raises:
+        InputError: it names the field and the choices.
+    """
     for decision in load_space(recipe.space).decisions:
         if (fixed := getattr(recipe.deployment, decision.name, None)) is not None:
             raise InputError(

@@ -281,7 +281,8 @@ def split_batches(rows: Rows, batch_size: int) -> list[Rows]:
 def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     """Nesterov SGD, or RMSProp with decay 0.9 and an epsilon of 1e-3 under the root as in the EfficientNet release.
 
-    PyTorch adds its epsilon to the root instead: that of 1e-3 gives the same steps for small and for large gradients.
+    PyTorch adds its epsilon to the root instead: the root of 1e-3 gives the same steps for small and for large
+    gradients. The release's mean square begins at 1, not at 0, so that its first steps are smaller.
 
     Weights decay; norms and biases, the parameters of at most one dimension, do not. On a GPU the learning rate is a
     tensor there and a step can be recorded (`nas.cuda_graph`).

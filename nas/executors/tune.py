@@ -11,6 +11,8 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -101,18 +103,15 @@ class TuneExecutor:
         except OSError as error:
             raise InputError(f"Ray can't start in TMPDIR={tempfile.gettempdir()}: {error}; set another") from None
         finally:
-            if threading.current_thread() is threading.main_thread():
+            if _in_main_thread():
                 signal.signal(signal.SIGTERM, terminate)  # Ray puts its own in place
 
     def _stop(self, context: Any) -> None:
         """End Ray and remove its files, which Ctrl-C once more would leave half done."""
-        foremost = threading.current_thread() is threading.main_thread()
-        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if foremost else None
-        ray.shutdown()
-        if self.address is None:
-            shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
-        if foremost:
-            signal.signal(signal.SIGINT, interrupt)
+        with _uninterrupted():
+            ray.shutdown()
+            if self.address is None:
+                shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
 
     def _local_cpus(self) -> int:
         """CPU slots of the local Ray: more than there are cores only if the recipe asks for that many workers."""
@@ -180,6 +179,22 @@ class _EarlyStopping(ASHAScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Forget the trial; ASHA would enter the last accuracy of a whole training at a rung of fewer epochs."""
         self.on_trial_remove(tune_controller, trial)
+
+
+def _in_main_thread() -> bool:
+    """Whether signals can be handled here."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C within the block."""
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+    try:
+        yield
+    finally:
+        if _in_main_thread():
+            signal.signal(signal.SIGINT, interrupt)
 
 
 def _slots(has: float, wants: float) -> int:
