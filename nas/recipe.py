@@ -205,7 +205,7 @@ class ExecutorSection(_Section):
         cpus_per_child: CPU cores of a child; also its threads.
         gpus_per_child: GPUs of a child; 0.5 puts two on one.
         time_limit: seconds after which a child is given up.
-        retries: how often a child is started again after its worker died.
+        retries: how often a child is started again after its worker died, or failed by more than the training itself.
     """
 
     name: Literal["tune", "serial"] = "tune"

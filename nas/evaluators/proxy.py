@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +22,9 @@ from nas.recipe import Data, Proxy, Recipe
 from search_space.architecture import Architecture
 from search_space.errors import DataError
 
+_HANGS, _MARGIN = 1.1, 60.0
+"""A training hangs after so many times its time limit and so many seconds: it looks at the time between batches."""
+
 
 @dataclass(frozen=True)
 class ProxyEvaluator:
@@ -27,6 +35,7 @@ class ProxyEvaluator:
         threads: CPU threads of a child.
         gpu: whether children train on a GPU.
         time_limit: seconds after which a child is given up.
+        expendable: whether the process is a worker, which ends if a training hangs, for nothing else stops that.
     """
 
     data: Data
@@ -35,6 +44,7 @@ class ProxyEvaluator:
     threads: int
     gpu: bool
     time_limit: float
+    expendable: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe) -> ProxyEvaluator:
@@ -49,6 +59,7 @@ class ProxyEvaluator:
             threads=max(1, int(executor.cpus_per_child)),
             gpu=executor.gpus_per_child > 0,
             time_limit=executor.time_limit,
+            expendable=executor.name == "tune",
         )
 
     def cost_function(self, name: str) -> CostFunction:
@@ -88,18 +99,31 @@ class ProxyEvaluator:
 
         Raises:
             DataError: the data can't be used.
-            Diverged: the loss was not finite.
+            Diverged: the loss, or an output, was not finite.
             TimeLimitExceeded: `time_limit` passed.
         """
         images = self.images(architecture)
         start = time.monotonic()
         torch.set_num_threads(self.threads)
         device = "cuda" if self.gpu else "cpu"
-        with training.seeded(seed):
-            network = build(self.child(architecture))
         deadline = start + self.time_limit
-        result = training.train(network, images, self.proxy, seed=seed, device=device, report=report, deadline=deadline)
+        with _ended_after(_HANGS * self.time_limit + _MARGIN) if self.expendable else nullcontext():
+            with training.seeded(seed):
+                network = build(self.child(architecture))
+            result = training.train(
+                network, images, self.proxy, seed=seed, device=device, report=report, deadline=deadline
+            )
         return Measurement(result.accuracy, len(result.accuracies), time.monotonic() - start)
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """End the process, with its stack on stderr, if the block takes longer."""
+    faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX), exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @lru_cache(maxsize=16)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nas.evaluators.base import Evaluator, Failure, Measurement, Report, describe
+from nas.evaluators.base import Evaluator, Failure, Measurement
 from nas.ledger import Trial
-from search_space import Architecture, InputError
 
 
 class Source(Protocol):
@@ -45,17 +44,3 @@ class Executor(Protocol):
             InputError: no machine has what a child needs.
         """
         ...
-
-
-def measure(evaluator: Evaluator, architecture: Architecture, seed: int, report: Report) -> Measurement | Failure:
-    """The child's measurement, or the reason why there is none: a failed child is a result, the search goes on.
-
-    Raises:
-        InputError: the user's data can't be used at all.
-    """
-    try:
-        return evaluator.evaluate(architecture, seed, report)
-    except InputError:
-        raise
-    except Exception as error:
-        return Failure(describe(error))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from nas.evaluators.base import Evaluator
-from nas.executors.base import Source, measure
+from nas.evaluators.base import Evaluator, Failure, Measurement, describe
+from nas.executors.base import Source
+from nas.ledger import Trial
+from search_space import InputError
 
 
 class SerialExecutor:
@@ -12,8 +14,18 @@ class SerialExecutor:
     def run(self, source: Source, evaluator: Evaluator) -> None:
         """Train until the source is done (see `Executor.run`)."""
         while trial := source.next_trial():
-            source.finish(trial, measure(evaluator, trial.architecture, trial.seed, lambda epoch, accuracy: None))
+            source.finish(trial, _measured(evaluator, trial))
 
     def workers(self) -> int:
         """One (see `Executor.workers`)."""
         return 1
+
+
+def _measured(evaluator: Evaluator, trial: Trial) -> Measurement | Failure:
+    """The child's measurement, or the reason why there is none: a failed child is a result, the search goes on."""
+    try:
+        return evaluator.evaluate(trial.architecture, trial.seed, lambda epoch, accuracy: None)
+    except InputError:
+        raise
+    except Exception as error:
+        return Failure(describe(error))

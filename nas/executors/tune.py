@@ -26,18 +26,29 @@ os.environ.update(  # Tune reads these when it is imported
 )
 
 import ray
+import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
-from nas.executors.base import Source, measure
+from nas.executors.base import Source
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
+from nas.training import Diverged, TimeLimitExceeded
 from search_space import Architecture, InputError
 from search_space.blocks import BlockKind, added_kinds, register
 
 CONNECT_SECONDS = 5
+
+_OWN = (Diverged, TimeLimitExceeded, MemoryError, torch.OutOfMemoryError)
+"""How a training fails by itself; after anything else its process may be what is broken, or its machine."""
+
+_DIED = "the worker died, and so did every retry"
+"""What is known of a training that reported nothing."""
+
+_MOST_IN_A_ROW = 10
+"""Children that fail by anything else, one after the other, before the search stops rather than use up all others."""
 
 
 class TuneExecutor:
@@ -58,7 +69,7 @@ class TuneExecutor:
         """Train until the source is done (see `Executor.run`).
 
         Raises:
-            InputError: no node has what a child needs, or the data can't be used.
+            InputError: no node has what a child needs, the data can't be used, or one child after the other fails.
         """
         context = self._start()
         searcher = _SourceSearcher(source)
@@ -114,8 +125,8 @@ class TuneExecutor:
                 shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
 
     def _local_cpus(self) -> int:
-        """CPU slots of the local Ray: more than there are cores only if the recipe asks for that many workers."""
-        return max(os.cpu_count() or 1, math.ceil((self.section.workers or 0) * self.section.cpus_per_child))
+        """CPU slots of the local Ray: more than this process may use only if the recipe asks for that many workers."""
+        return max(len(os.sched_getaffinity(0)), math.ceil((self.section.workers or 0) * self.section.cpus_per_child))
 
     def _fits(self) -> int:
         """Children at a time, of the Ray that runs.
@@ -219,7 +230,10 @@ def _check_address(address: str) -> None:
 
 
 def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, BlockKind]) -> None:
-    """One Tune trial, in a worker; every report has the accuracy, the epochs and the seconds so far."""
+    """One Tune trial, in a worker; every report has the accuracy, the epochs and the seconds so far.
+
+    What a fresh process may do better is raised, so that Tune starts one.
+    """
     for op, kind in kinds.items():
         register(op, replace=True)(kind)
     start = time.monotonic()
@@ -228,14 +242,14 @@ def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, 
         tune.report({"accuracy": accuracy, "epochs": epoch, "seconds": time.monotonic() - start})
 
     try:
-        result = measure(evaluator, Architecture.from_dict(config["architecture"]), config["seed"], report)
+        result = evaluator.evaluate(Architecture.from_dict(config["architecture"]), config["seed"], report)
+        tune.report(asdict(result))
     except InputError as error:
         tune.report({"accuracy": 0.0, "epochs": 0, "fatal": str(error)})
-        return
-    if isinstance(result, Measurement):
-        tune.report(asdict(result))
-    else:
-        tune.report({"accuracy": 0.0, "epochs": 0, "failure": result.reason})
+    except Exception as error:
+        tune.report({"accuracy": 0.0, "epochs": 0, "failure": describe(error)})
+        if not isinstance(error, _OWN):
+            raise
 
 
 class _SourceSearcher(Searcher):
@@ -250,6 +264,8 @@ class _SourceSearcher(Searcher):
         self.error: Exception | None = None
         self._source = source
         self._trials: dict[str, Trial] = {}
+        self._failures: dict[str, str] = {}
+        self._in_a_row = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes a copy of its parts to disk, but after a crash the journal is the truth."""
@@ -265,13 +281,24 @@ class _SourceSearcher(Searcher):
         self._trials[trial_id] = trial
         return {"architecture": trial.architecture.to_dict(), "seed": trial.seed, "whole": trial.whole}
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep why a try failed: Tune tells no more than that the last one did."""
+        if "failure" in result:
+            self._failures[trial_id] = result["failure"]
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Bring a trial's last report to the source."""
-        trial = self._trials.pop(trial_id, None)
+        trial, failure = self._trials.pop(trial_id, None), self._failures.pop(trial_id, _DIED)
         if trial is None or self.error is not None:
             return
         try:
-            self._source.finish(trial, _result(result, error))
+            self._source.finish(trial, Failure(failure) if error or result is None else _result(result))
+            self._in_a_row = self._in_a_row + 1 if error else 0
+            if self._in_a_row == _MOST_IN_A_ROW:
+                raise InputError(
+                    f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {failure}; a machine or a "
+                    "setting may be to blame: mend it and resume, every result is kept"
+                )
         except Exception as problem:
             self.error = problem
             raise
@@ -283,14 +310,12 @@ class _SourceSearcher(Searcher):
         """Nothing, as above."""
 
 
-def _result(result: dict[str, Any] | None, error: bool) -> Measurement | Failure:
+def _result(result: dict[str, Any]) -> Measurement | Failure:
     """The journal's form of a trial's last report.
 
     Raises:
         InputError: the worker found the user's data unusable.
     """
-    if error or result is None:
-        return Failure("the worker died, and so did every retry")
     if "fatal" in result:
         raise InputError(result["fatal"])
     if "failure" in result:

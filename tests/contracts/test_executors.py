@@ -18,6 +18,7 @@ from nas.executors import make_executor
 from nas.journal import Journal
 from nas.recipe import Recipe
 from nas.study import Study
+from nas.training import Diverged
 from search_space import DataError, InputError, StageSpec, blocks, load_space
 from search_space.blocks import Block, conv_norm, register
 from search_space.layers import Activation
@@ -99,6 +100,43 @@ def test_a_child_whose_workers_all_die_is_a_failure(run, tmp_path):
     assert [child.trial.number for child in ledger.failed()] == [2]
     assert (tmp_path / "deaths").read_text() == "xx"
     assert len(ledger.best()) == CHILDREN - 1
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """The first process that measures fails at all networks, as one does whose GPU's context is damaged."""
+
+    folder: str
+
+    def evaluate(self, architecture, seed, report):
+        first = Path(self.folder) / "first"
+        if not first.exists():
+            first.write_text(str(os.getpid()))
+        if first.read_text() == str(os.getpid()):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return Measurement(0.5, 1, 0.0)
+
+
+def test_a_process_that_fails_is_not_used_again(run, tmp_path):
+    ledger = run("tune", Poisoned(str(tmp_path)), "executor.workers=1")
+    assert not ledger.failed()
+    assert ledger.baseline.result == Measurement(0.5, 1, 0.0)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Fails at every network."""
+
+    def evaluate(self, architecture, seed, report):
+        raise Diverged("nowhere") if architecture.name.endswith("-5") else RuntimeError("no kernel image")
+
+
+def test_a_search_stops_where_one_child_after_the_other_fails_and_resume_goes_on(run, tmp_path):
+    with pytest.raises(InputError, match="10 trainings failed one after the other, the last by RuntimeError: no ker"):
+        run("tune", Broken(), "executor.retries=0", "executor.workers=1", children=30)
+    ledger = run("tune", Scripted(), "executor.retries=0", "executor.workers=1", children=30)
+    assert [child.trial.number for child in ledger.failed()] == [*range(1, 16)]
+    assert len(ledger.measured()) == 15
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from nas.evaluators import ProxyEvaluator
@@ -80,3 +83,16 @@ def test_a_diverging_child_is_given_up(evaluator, small):
 def test_missing_data_is_an_input_error(evaluator, small, tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         evaluator(f"data.source={tmp_path}/nowhere").evaluate(small, 0, ignore)
+
+
+def test_a_process_whose_training_hangs_is_ended_and_another_goes_on():
+    code = "import sys, time; from nas.evaluators.proxy import _ended_after\nwith _ended_after(0.5): time.sleep({})\ntime.sleep(1)"
+    hung = subprocess.run([sys.executable, "-c", code.format(60)], capture_output=True, text=True, timeout=50)
+    assert hung.returncode == 1
+    assert "Timeout" in hung.stderr
+    assert subprocess.run([sys.executable, "-c", code.format(0)], timeout=50).returncode == 0
+
+
+def test_only_a_worker_ends_where_a_training_hangs():
+    assert ProxyEvaluator.of(Recipe.load("digits")).expendable
+    assert not ProxyEvaluator.of(Recipe.load("digits", ["executor.name=serial"])).expendable
