@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from nas.recipe import Proxy
-from search_space import SearchSpace
+from search_space import Architecture, SearchSpace
 
 _BACKGROUNDS = 4
 """Random networks in which every choice is tried."""
@@ -32,7 +33,7 @@ def unseen(space: SearchSpace, proxy: Proxy) -> list[str]:
             for choice in range(1, len(space.decisions[number].choices)):
                 one, other = (space.decode((*actions[:number], i, *actions[number + 1 :])) for i in (0, choice))
                 if one.key() != other.key():
-                    yield proxy.child(one, _CLASSES).key() == proxy.child(other, _CLASSES).key()
+                    yield _seen(proxy.child(one, _CLASSES)).key() == _seen(proxy.child(other, _CLASSES)).key()
 
     found = []
     for number, decision in enumerate(space.decisions):
@@ -40,3 +41,13 @@ def unseen(space: SearchSpace, proxy: Proxy) -> list[str]:
         if next(answers, False) and all(answers):
             found.append(decision.name)
     return list(dict.fromkeys(found))
+
+
+def _seen(child: Architecture) -> Architecture:
+    """The network without the outer rings of kernels that only ever meet padding, for their maps are that small."""
+    sizes = [part.out_shape.size for part in child.parts()[1:-1]]
+    stages = (
+        replace(stage, kernel_size=min(stage.kernel_size, 2 * size - 1)) if stage.stride == 1 else stage
+        for stage, size in zip(child.stages, sizes, strict=True)
+    )
+    return child.with_(stages=tuple(stages))

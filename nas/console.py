@@ -118,7 +118,7 @@ def blind_words(recipe: Recipe, space: SearchSpace) -> str:
         return ""
     return (
         f"the proxy trains the same network whatever these are, so that cost and luck choose them: {', '.join(names)}; "
-        "fix them in the space, or give proxy.width or proxy.resolution that tell them apart"
+        "fix them in the space, or give proxy.width, proxy.resolution or proxy.final_size that tell them apart"
     )
 
 
@@ -152,7 +152,7 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
     did = "looked up" if ledger.recipe.benchmark else "trained"
     times = len(winner.accuracies)
     advice = (
-        "the best of many results is partly the luckiest: expect less of it"
+        "the best of many results is partly the luckiest, and the baseline's is one alone: expect less of it"
         if gain > 0
         else "more children, or less noise, may find one that beats it"
     )
