@@ -27,7 +27,7 @@ seconds longer to get ready for the shapes of a new child (`benchmarks/gpu.py`).
 
 
 class Diverged(RuntimeError):  # noqa: N818 - an outcome of a search, named as one
-    """The training loss stopped being a finite number."""
+    """The training loss, or what a trained network puts out, stopped being finite numbers."""
 
 
 class TimeLimitExceeded(RuntimeError):  # noqa: N818 - an outcome of a search, named as one
@@ -85,7 +85,7 @@ def train(
         deadline: `time.monotonic()` value after which the training is given up.
 
     Raises:
-        Diverged: A loss was not finite.
+        Diverged: A loss or an output was not finite.
         TimeLimitExceeded: The deadline passed.
     """
     accuracies, losses = list[float](), list[float]()
@@ -162,14 +162,21 @@ class _Run:
 
     @torch.inference_mode()
     def accuracy(self, epoch: int) -> float:
-        """Top-1 accuracy on the held-out images after an epoch, in [0, 1]."""
+        """Top-1 accuracy on the held-out images after an epoch, in [0, 1].
+
+        Raises:
+            Diverged: The outputs were not finite, for the loss is looked at before a step, not after the last one.
+        """
         self.model.eval()
         rows = self.feed.data.val
         correct = list[Tensor]()
         for batch in np.array_split(rows, math.ceil(len(rows) / self.training.batch_size)):
             self._check_deadline(epoch)
             correct.append(self.count_correct(*self.feed.batch(batch)))
-        return int(torch.stack(correct).sum()) / len(rows)
+        total = float(torch.stack(correct).double().sum())
+        if math.isnan(total):
+            raise Diverged(f"the outputs are not finite after epoch {epoch}")
+        return total / len(rows)
 
     def _check_deadline(self, epoch: int) -> None:
         if time.monotonic() > self.deadline:
@@ -202,12 +209,12 @@ def _learner(
 
 
 def _counter(model: nn.Module, autocast: torch.autocast) -> _OnBatch:
-    """How many () of the images (batch x 3 x R x R) are given their labels (batch)."""
+    """How many () of the images (batch x 3 x R x R) are given their labels (batch); NaN where outputs aren't finite."""
 
     def count_correct(images: Tensor, labels: Tensor) -> Tensor:
         with autocast:
             logits: Tensor = model(images)
-        return (logits.argmax(1) == labels).sum()
+        return (logits.argmax(1) == labels).sum() + 0 * logits.float().sum()  # 0 times what isn't finite is NaN
 
     return count_correct
 
@@ -282,9 +289,10 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
     """Nesterov SGD, or RMSProp with decay 0.9 and an epsilon of 1e-3 under the root as in the EfficientNet release.
 
     PyTorch adds its epsilon to the root instead: the root of 1e-3 gives the same steps for small and for large
-    gradients. The release's mean square begins at 1, not at 0, so that its first steps are smaller.
+    gradients. In the release the mean square begins at 1, not at 0, so that first steps are smaller, and a step keeps
+    the learning rate at which it entered the momentum.
 
-    Weights decay; norms and biases, the parameters of at most one dimension, do not. On a GPU the learning rate is a
+    Weights decay; norms and biases, the parameters of at most one dimension, do not (in the release biases do). On a GPU the learning rate is a
     tensor there and a step can be recorded (`nas.cuda_graph`).
     """
     device = next(model.parameters()).device

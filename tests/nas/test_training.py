@@ -155,6 +155,11 @@ def test_a_diverging_network_is_said_with_epoch_and_step(digits):
         run(digits, lr=1e20, warmup_epochs=0)
 
 
+def test_a_network_that_the_last_step_ruined_is_no_measurement(digits):
+    with pytest.raises(Diverged, match=r"outputs are not finite after epoch 1$"):
+        run(digits, lr=1e30, warmup_epochs=0, epochs=1, batch_size=10_000)
+
+
 def test_the_first_step_that_is_not_finite_is_named(digits):
     class Fails(nn.Module):
         def __init__(self):
