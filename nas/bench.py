@@ -228,7 +228,8 @@ class _Underway:
     def hand_over(self) -> Architecture:
         """What the controller recommends if the search ends here; the search goes on as if it hadn't been asked."""
         during = self._objective
-        chosen = self._recommended(final_objective(during, lambda other: cost.flops(self._recommended(other))))
+        final = final_objective(during, lambda other: cost.flops(self._recommended(other)))
+        chosen = self._recommended(final.at_target())
         self._objective = during
         return chosen
 

@@ -59,9 +59,13 @@ class Objective:
         """The objective after a look at the cost of what would be handed over now; only `auto` changes."""
         return self
 
-    def meets_target(self, cost: float) -> bool:
-        """Whether the cost of a hand-over needs no further adaptation."""
+    def meets_target(self, cost: Any) -> Any:
+        """Whether the cost of a hand-over needs no further adaptation; arrays element by element."""
         return True
+
+    def at_target(self) -> Objective:
+        """The objective by which the choice is made at the end of a search."""
+        return self
 
 
 class AbsoluteObjective(Objective):
@@ -91,9 +95,22 @@ class AutoObjective(Objective):
             return replace(self, w_above=max(-_STEEPEST, above - max(_STEPS[1], -above / 10)))
         return replace(self, w=max(0.0, self.w - _STEPS[0] / 4), w_above=min(-1.0, above + _STEPS[1] / 4))
 
-    def meets_target(self, cost: float) -> bool:
+    def meets_target(self, cost: Any) -> Any:
         """See `Objective.meets_target`."""
-        return bool(BAND[0] <= self.ratio(cost) <= BAND[1])
+        ratio = self.ratio(cost)
+        return (ratio >= BAND[0]) & (ratio <= BAND[1])
+
+    def at_target(self) -> Objective:
+        """See `Objective.at_target`: of the networks that meet T the most accurate, which no exponent may lead to."""
+        return _AtTarget(self.target, self.w, self.w_above, self.more_is_better)
+
+
+class _AtTarget(AutoObjective):
+    """The accuracy of networks that meet T, above all that don't, whose reward is `auto`'s."""
+
+    def __call__(self, accuracy: Any, cost: Any) -> Any:
+        """See `Objective.__call__`."""
+        return np.where(self.meets_target(cost), 1 + accuracy, super().__call__(accuracy, cost))
 
 
 FORMS: dict[str, type[Objective]] = {

@@ -132,17 +132,20 @@ class Study:
     def _hand_over(self) -> None:
         """Adapt the objective until T is met, and choose."""
 
-        def handed_over(objective: Objective) -> float | None:
+        def handed_over(objective: Objective) -> Child | None:
             self.ledger.adapt(objective)
-            chosen = self._recommended()
+            return self._recommended()
+
+        def its_cost(objective: Objective) -> float | None:
+            chosen = handed_over(objective)
             return None if chosen is None else chosen.cost
 
         before = self.ledger.objective
-        objective = final_objective(before, handed_over)
+        objective = final_objective(before, its_cost)
+        chosen = handed_over(objective.at_target())
         self.ledger.adapt(objective)
         if objective != before:
             self._record(_adapted_event(objective))
-        chosen = self._recommended()
         if chosen is not None:
             self._record({"event": "recommended", "trial": chosen.trial.number})
 

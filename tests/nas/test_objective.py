@@ -70,6 +70,15 @@ def test_auto_meets_the_target_where_a_lucky_child_elsewhere_tempts(accuracy, gr
     assert BAND[0] <= handed(final_objective(hard, handed)) / T <= BAND[1]
 
 
+def test_auto_chooses_the_most_accurate_that_meets_the_target_which_no_exponent_may_lead_to():
+    children = [(0.9, 0.5 * T), (0.59, 0.96 * T), (0.585, 0.99 * T), (0.65, 1.3 * T)]
+    final = final_objective(AutoObjective(T, 0.0, -1.0), partial(handed_over, children))
+    assert handed_over(children, final) == 0.99 * T
+    assert handed_over(children, final.at_target()) == 0.96 * T
+    missing = [child for child in children if not final.meets_target(child[1])]
+    assert handed_over(missing, final.at_target()) == handed_over(missing, final)
+
+
 def test_auto_stays_as_it_was_where_nothing_meets_the_target():
     objective = AutoObjective(T, 0.1, -1.0)
     assert final_objective(objective, lambda _: 0.5 * T) == objective
