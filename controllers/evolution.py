@@ -53,6 +53,11 @@ class Evolution(Controller[EvolutionOptions]):
         self._known.add(key)
         return Suggestion(actions, random=not warm)
 
+    def replace(self, asked: Suggestion, made: Suggestion) -> None:
+        """See `Controller.replace`."""
+        self._known.discard(self.space.decode(asked.actions).key())
+        self._known.add(self.space.decode(made.actions).key())
+
     def _parent(self) -> tuple[int, ...]:
         size = min(self.options.sample_size, len(self._population))
         entrants = self.rng.choice(len(self._population), size=size, replace=False)

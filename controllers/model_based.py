@@ -115,6 +115,11 @@ class ModelBased(PPO):
             log_prob = min(0.0, float(self._log_prob([actions])))
         return Suggestion(actions, log_prob, self._version, random=not warmed_up, again=doubtful is not None)
 
+    def replace(self, asked: Suggestion, made: Suggestion) -> None:
+        """See `Controller.replace`."""
+        self._pending.pop(self._key(asked.actions), None)
+        self._pending[self._key(made.actions)] = made.actions
+
     def _learn(self, outcome: Outcome) -> None:
         actions, version = outcome.suggestion.actions, self._version
         key = self._key(actions)

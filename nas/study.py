@@ -199,10 +199,13 @@ class Study:
         if event.get("event") == "adapted":
             self._controller.recommend()  # as then, for it may have fitted a model
         child, kind = self._enter(event), event["event"]
-        if kind in ("suggested", "repeated") and not event.get("adopted"):
-            self._controller.ask()
         if child is None:
             return {}
+        if kind in ("suggested", "repeated") and not event.get("adopted"):
+            (asked,) = self._controller.ask()
+            made = child.suggestions[-1]
+            if asked.actions != made.actions:  # another processor rounds otherwise
+                self._controller.replace(asked, made)
         if kind == "suggested":
             self._waiting.append(child.trial)
         elif kind == "repeated" and child.result is not None:

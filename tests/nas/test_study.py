@@ -455,6 +455,26 @@ def test_a_resumed_model_is_fitted_when_it_was_before(recipe, files, monkeypatch
     assert text(files / "cut") == text(files / "whole")
 
 
+@pytest.mark.parametrize(("name", "record"), [("model_based", "_pending"), ("evolution", "_known")])
+def test_what_another_machine_suggested_takes_the_place_of_what_this_one_would(name, record, recipe, files, monkeypatch):
+    path, kind = files / "journal.jsonl", controllers._CONTROLLERS[name]
+    given = recipe(name, children=20)
+
+    class Elsewhere(kind):
+        def __init__(self, problem, options, seed):
+            super().__init__(problem, options, seed + 1)
+
+    with monkeypatch.context() as patch, Journal(path) as journal:
+        patch.setitem(controllers._CONTROLLERS, name, Elsewhere)
+        study = Study(given, journal)
+        taken = [study.next_trial() for _ in range(8)]
+        for trial in taken[:5]:
+            study.finish(trial, LookUp().evaluate(trial.architecture, trial.seed, lambda *_: None))
+    with Journal(path) as journal:
+        controller = Study(given, journal)._controller
+    assert set(getattr(controller, record)) == {trial.key for trial in taken[5 if record == "_pending" else 1 :]}
+
+
 def test_auto_ends_with_what_meets_the_target(recipe, files):
     """Accuracies are arbitrary here, so nothing but the objective leads to T."""
     costs = [cost.flops(child.trial.architecture) for child in search(files / "all", recipe()).ledger.best()]
