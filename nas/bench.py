@@ -31,7 +31,7 @@ from search_space.files import parse_yaml
 
 FORMAT = "baseline-nas/bench/1"
 _MOST = 1_000_000  # searches, and children under way
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOISE_STREAM = 1  # sets the observations' random draws apart from the controller's
 
 PROTOCOL = (

@@ -135,7 +135,7 @@ def run_retraining(
 
 def run_bench(prepared: Bench, workers: int, out: Path) -> None:
     """Run the searches, show the table, and write what is finished, also when they end before their time."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _stop_like_ctrl_c()
     out.mkdir(parents=True)
     done: list[Search] = []
     status = 0
@@ -180,10 +180,17 @@ def train_in_turn(go: Callable[[Callable[[str, int, float], None]], Result]) -> 
 
 @contextmanager
 def _stoppable(kept: Callable[[], str]) -> Iterator[None]:
-    """End on Ctrl-C and termination with exit code `STOPPED`; `kept` says what is and how to go on."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """End on Ctrl-C and the like with exit code `STOPPED`; `kept` says what is and how to go on."""
+    _stop_like_ctrl_c()
     try:
         yield
     except KeyboardInterrupt:
         typer.echo(f"\nstopped{kept()}")
         sys.exit(STOPPED)
+
+
+def _stop_like_ctrl_c() -> None:
+    """Take termination and the end of the terminal, unless `nohup` has it ignored, for Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
