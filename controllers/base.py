@@ -184,7 +184,7 @@ class Controller(ABC, Generic[OptionsT]):
                 self.memory.add(outcome)
             self._learn(outcome)
 
-    def replace(self, asked: Suggestion, made: Suggestion) -> None:  # noqa: B027 (many have nothing to do)
+    def replace(self, asked: Suggestion, made: Suggestion) -> None:
         """Take the last suggestion back for one that was made in its place, as rounding elsewhere may have it."""
 
     def recommend(self) -> Architecture | None:

@@ -292,8 +292,8 @@ def make_optimizer(model: nn.Module, training: Training) -> torch.optim.Optimize
     gradients. In the release the mean square begins at 1, not at 0, so that first steps are smaller, and a step keeps
     the learning rate at which it entered the momentum.
 
-    Weights decay; norms and biases, the parameters of at most one dimension, do not (in the release biases do). On a GPU the learning rate is a
-    tensor there and a step can be recorded (`nas.cuda_graph`).
+    Weights decay; norms and biases, the parameters of at most one dimension, do not (in the release biases do). On a
+    GPU the learning rate is a tensor there and a step can be recorded (`nas.cuda_graph`).
     """
     device = next(model.parameters()).device
     gpu = device.type == "cuda"

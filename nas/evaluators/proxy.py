@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -119,7 +118,7 @@ class ProxyEvaluator:
 @contextmanager
 def _ended_after(seconds: float) -> Iterator[None]:
     """End the process, with its stack on stderr, if the block takes longer."""
-    faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX), exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX), exit=True, file=2)
     try:
         yield
     finally:

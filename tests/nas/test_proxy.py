@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -86,11 +87,13 @@ def test_missing_data_is_an_input_error(evaluator, small, tmp_path):
 
 
 def test_a_process_whose_training_hangs_is_ended_and_another_goes_on():
-    code = "import sys, time; from nas.evaluators.proxy import _ended_after\nwith _ended_after(0.5): time.sleep({})\ntime.sleep(1)"
-    hung = subprocess.run([sys.executable, "-c", code.format(60)], capture_output=True, text=True, timeout=50)
+    block = "with _ended_after(0.5): time.sleep({})\ntime.sleep(1)"
+    code = f"import time; from nas.evaluators.proxy import _ended_after\n{block}"
+    run = partial(subprocess.run, check=False, capture_output=True, text=True, timeout=50)
+    hung = run([sys.executable, "-c", code.format(60)])
     assert hung.returncode == 1
     assert "Timeout" in hung.stderr
-    assert subprocess.run([sys.executable, "-c", code.format(0)], timeout=50).returncode == 0
+    assert run([sys.executable, "-c", code.format(0)]).returncode == 0
 
 
 def test_only_a_worker_ends_where_a_training_hangs():

@@ -456,7 +456,9 @@ def test_a_resumed_model_is_fitted_when_it_was_before(recipe, files, monkeypatch
 
 
 @pytest.mark.parametrize(("name", "record"), [("model_based", "_pending"), ("evolution", "_known")])
-def test_what_another_machine_suggested_takes_the_place_of_what_this_one_would(name, record, recipe, files, monkeypatch):
+def test_what_another_machine_suggested_takes_the_place_of_what_this_one_would(
+    name, record, recipe, files, monkeypatch
+):
     path, kind = files / "journal.jsonl", controllers._CONTROLLERS[name]
     given = recipe(name, children=20)
 
