@@ -146,8 +146,20 @@ def check_space(source: str, space: SearchSpace) -> None:
         BenchmarkError: it is one, or the file can't be read.
     """
     kind = format_of(source)
-    if not space.contains(load_architecture(kind.baseline)):
+    network = load_architecture(kind.baseline) if source == REHEARSAL else _first(source, kind)
+    if not space.contains(network):
         raise BenchmarkError(f"space: {space.name} is not the benchmark's: {source} has networks of {kind.space}")
+
+
+def _first(path: str, kind: Format) -> Architecture:
+    """The network of a file's first row."""
+    number, row = next(_rows(path))
+    template = load_space(kind.space)
+    try:
+        _check_fields(row, kind.fields)
+        return template.decode(kind.actions(row, template))
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{path}, line {number}: {error}") from None
 
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:

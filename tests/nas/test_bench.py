@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import yaml
 
 from nas import bench as benches
 from nas.bench import Bench, Setup, run, search, summary
 from nas.objective import BAND
 from nas.peers import PEERS
-from search_space import InputError, cost
+from search_space import InputError, cost, load_space
 
 NAMES = ("evolution", "random")
 
@@ -186,6 +187,21 @@ def test_a_peer_that_is_not_installed_says_how_to_get_it(macro, monkeypatch):
 def test_a_setup_that_makes_no_sense_is_refused(fields, message):
     with pytest.raises(InputError, match=re.escape(message)):
         Setup(**fields)
+
+
+def test_a_part_of_a_benchmark_needs_not_hold_its_baseline(rows, tmp_path):
+    values = load_space("nas-bench-macro").to_dict()
+    first, second, *others = (stage["one_of"] for stage in values["stages"])
+    stages = [{"one_of": [first[0], first[2]]}, {"one_of": second}, *(stage[2] for stage in others)]
+    part = {"format": "baseline-nas/space/1", **values, "name": "part", "stages": stages}
+    (tmp_path / "part.yaml").write_text(yaml.safe_dump(part))
+    kept = [row for row in rows("nas_bench_macro") if row["arch"][0] in "02" and row["arch"][2:] == "222222"]
+    (tmp_path / "part.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    setup = Setup(
+        source=str(tmp_path / "part.jsonl"), space=str(tmp_path / "part.yaml"), controllers=("random",), target=90e6
+    )
+    best = max(np.mean(row["acc"]) / 100 * (row["flops"] / 90e6) ** -0.07 for row in kept)
+    assert Bench(setup).best_reward == pytest.approx(best)
 
 
 @pytest.mark.parametrize(
