@@ -143,7 +143,7 @@ class Benchmark(_Section):
     """
 
     source: Located = "rehearsal"
-    noise: Annotated[float, Field(ge=0, le=10)] | None = None
+    noise: Annotated[float, Field(ge=0, le=100)] | None = None
 
 
 class ObjectiveSection(_Section):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -171,7 +171,7 @@ class BenchmarkEvaluator:
             source: `rehearsal` for the surrogate that is shipped, or a .jsonl or .jsonl.gz file.
             space: that is searched; it must be the file's.
             noise: standard deviation of an observed accuracy, in points; None for the benchmark's own: one of a
-                table's trained seeds, `NOISE` of a surrogate.
+                table's trained seeds; a surrogate's is that of the file's trainings, `NOISE` where they can't tell.
 
         Raises:
             BenchmarkError: the file can't be used, or isn't the space's; one line that names it.
@@ -189,6 +189,8 @@ class BenchmarkEvaluator:
         guessed = _unmeasured(space, networks, source)
         features = Features(space)
         truth = _known(features, {actions: network.accuracies for actions, network in networks.items()}, source)
+        if noise is None and isinstance(truth, Surrogate):
+            noise = _seed_noise(networks.values())
         names = sorted({name for network in networks.values() for name in network.metrics})
         metrics = {name: partial(_log, features, networks, name, source) for name in names}
         held = [(actions, network.accuracies, network.metrics) for actions, network in networks.items()]
@@ -304,6 +306,13 @@ class BenchmarkEvaluator:
         rewards = reward(self._truth.actions)
         best = int(rewards.argmax())
         return self._truth.actions[best], float(rewards[best])
+
+
+def _seed_noise(networks: Collection[Network]) -> float | None:
+    """Standard deviation of a training, in points, pooled over networks; None unless all were trained repeatedly."""
+    if any(len(network.accuracies) < 2 for network in networks):
+        return None
+    return round(100 * float(np.sqrt(np.mean([np.var(network.accuracies, ddof=1) for network in networks]))), 3)
 
 
 def _digest(content: bytes) -> str:

@@ -47,7 +47,7 @@ class Surrogate:
         from scipy.stats import kendalltau
 
         if len(known) < _LEAST_ROWS:
-            raise BenchmarkError(f"{where}: {len(known)} networks are too few to learn from; {_LEAST_ROWS} at least")
+            raise BenchmarkError(f"{where}: {len(known):,} networks are too few to learn from; {_LEAST_ROWS} at least")
         values = np.array(list(known.values()))
         if np.ptp(values) == 0:
             raise BenchmarkError(f"{where}: all {len(known)} networks have the same value")

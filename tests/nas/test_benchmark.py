@@ -188,6 +188,16 @@ class TestTable:
         assert part.tau > 0.7  # a third of the networks tie but for their noise
         assert np.corrcoef(predicted, [np.mean(row["acc"]) for row in others])[0, 1] > 0.98
 
+    def test_a_part_s_own_noise_is_that_of_its_trainings(self, macro, complete, write):
+        part = complete[::20]
+        evaluator = BenchmarkEvaluator.load(write(part), macro)
+        assert evaluator.noise == pytest.approx(
+            np.sqrt(np.mean([np.var(row["acc"], ddof=1) for row in part])), abs=1e-3
+        )
+        observed = evaluator.observe([(1,) * 8] * 400, np.random.default_rng(0))
+        assert 100 * np.std(observed) == pytest.approx(evaluator.noise, rel=0.15)
+        assert BenchmarkEvaluator.load(write(part), macro, noise=1.0).noise == 1.0
+
     def test_a_device_metric_is_looked_up_too(self, small, write):
         times = [3.0, 7.5, 1.0, 9.25]
         rows = [accel_row(small, row, 50.0, latency_phone=time) for row, time in zip(FOUR, times, strict=True)]
