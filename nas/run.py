@@ -197,7 +197,8 @@ def retarget(
 ) -> Searched:
     """A new search with another objective that begins with the children of an earlier one.
 
-    Accuracies don't depend on the objective, so every measured child counts again, under the new reward.
+    Accuracies don't depend on the objective, so every measured child counts again, under the new reward. Those that
+    failed aren't trained again either, unless children are executed in another way now.
 
     Args:
         path: the folder of the earlier run, which stays as it is.
@@ -213,23 +214,24 @@ def retarget(
         KeyboardInterrupt: the user stopped it; `resume` goes on.
     """
     earlier = Folder.open(path).ledger()
-    measured = [child for child in earlier.children.values() if isinstance(child.result, Measurement)]
     if not earlier.best(1):
         raise no_result(path, earlier)
     more = earlier.recipe.children - earlier.adopted if children is None else children
-    known = len(earlier.measured())
-    recipe = Recipe.load(
-        str(path / RECIPE), [*_auto_where_target_cancels(earlier), *settings, f"children={known + more}"], source
-    )
+    laid_over = [*_auto_where_target_cancels(earlier), *settings]
+    now = Recipe.load(str(path / RECIPE), laid_over, source).executor
+    known = earlier.finished() if now == earlier.recipe.executor else earlier.measured()
+    recipe = Recipe.load(str(path / RECIPE), [*laid_over, f"children={len(known) + more}"], source)
     _check_comparable(earlier, recipe)
     check(recipe)
-    evaluator, contents = _prepared(recipe, more > 0 or earlier.baseline not in measured)
+    compared = isinstance(earlier.baseline.result, Measurement)
+    evaluator, contents = _prepared(recipe, more > 0 or not compared)
     check_unchanged(earlier.contents, contents)
     folder, contents = Folder.create(recipe, out), contents or earlier.contents
-    with _gone_if_unused(folder, len(measured)):
+    taken = [earlier.baseline, *known] if compared else known
+    with _gone_if_unused(folder, len(taken)):
         with Journal(folder.part) as journal:
             study = Study(recipe, journal, cost=evaluator.cost_function(recipe.objective.cost), contents=contents)
-            study.adopt(measured)
+            study.adopt(taken)
         folder.part.rename(folder.journal)  # a run appears when all are taken over
         return _run(folder, recipe, evaluator, contents, ray_address, watch)
 

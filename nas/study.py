@@ -105,7 +105,7 @@ class Study:
         self._watch(self)
 
     def adopt(self, children: Iterable[Child]) -> None:
-        """Take over the measured children of another search of the same space, as if they were this one's."""
+        """Take over finished children of another search of the same space, as if they were this one's."""
         for child in children:
             ours = self.ledger.by_key.get(child.trial.key)
             if child.suggestions:

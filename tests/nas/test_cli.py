@@ -115,6 +115,26 @@ def test_retargeting_goes_on_with_the_children_of_the_earlier_run(finished, nas)
     assert (recipe.objective.name, recipe.children) == ("auto", 8)
 
 
+def test_what_failed_is_not_trained_again_for_another_target_unless_children_run_otherwise(finished, nas):
+    lines, failed = [], set()
+    for line in Path("run/journal.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "completed" and event["trial"] > 4:
+            failed.add(event["key"])
+            event = {"event": "failed", "trial": event["trial"], "reason": "out of memory"}
+        if event["event"] in ("search", "suggested", "completed", "failed"):
+            lines.append(json.dumps(event) + "\n")
+    Path("run/journal.jsonl").write_text("".join(lines))
+    assert nas("retarget", "run", "--flops", "600K", "--children", "2", "-o", "same")[0] == 0
+    longer = ["--set", "executor.time_limit=5000"]
+    assert nas("retarget", "run", "--flops", "600K", "--children", "0", "-o", "other", *longer)[0] == 0
+    same, other = (Folder(Path(name)).ledger() for name in ("same", "other"))
+    assert {child.trial.key for child in same.failed()} == failed
+    assert len(same.measured()) == 4 + 2
+    assert not failed & {child.trial.key for child in same.measured()}
+    assert (len(other.failed()), len(other.measured())) == (0, 4)
+
+
 def test_a_retargeting_that_is_stopped_while_it_takes_children_over_leaves_nothing(finished, nas, monkeypatch):
     finish, calls = Study.finish, []
 
