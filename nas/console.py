@@ -21,6 +21,7 @@ from search_space import Architecture, SearchSpace, cost
 from search_space.architecture import Part
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
+_STEADY = 5  # trainings of a network, whose mean few others can beat by luck
 _BETTER = {"FLOPs": "fewer", "params": "fewer", "ms": "less", "images/s": "more"}
 
 
@@ -151,11 +152,12 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
         return "It was looked up without noise, so none of this is luck"
     did = "looked up" if ledger.recipe.benchmark else "trained"
     times = len(winner.accuracies)
-    advice = (
-        "the best of many results is partly the luckiest, and the baseline's is one alone: expect less of it"
-        if gain > 0
-        else "more children, or less noise, may find one that beats it"
-    )
+    if gain <= 0:
+        advice = "more children, or less noise, may find one that beats it"
+    elif times < _STEADY:
+        advice = "the best of many results is partly the luckiest, and the baseline's is one alone: expect less of it"
+    else:
+        advice = "their mean counts, in which little is luck; the baseline's is one alone"
     return f"It was {did} {'once' if times == 1 else f'{times} times'}; {advice}"
 
 

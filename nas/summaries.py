@@ -183,22 +183,22 @@ def cam_table(found: Cam) -> Table:
 
 def _advice(found: Audit) -> list[str]:
     """In plain words: whether to trust the proxy, what it can't see, and what would help."""
-    tau = found.tau_single
+    low = min(found.tau_single.low, found.tau_reward.low)  # accuracy is learned, the reward ranks
     right = found.right
     lines = [
         f"One training each puts the better of two of these networks first {right.value:.0%} of the time "
         f"({right.low:.0%} to {right.high:.0%}; a coin: 50%), and can't tell apart two within "
         f"{found.least_difference:.1f} points."
     ]
-    if tau.low >= TRUSTED:
+    if low >= TRUSTED:
         lines.append("advice: trust the proxy for the search, and retrain its leaders (nas top RUN --retrain).")
-    elif tau.low > 0:
+    elif low > 0:
         lines.append("advice: a rough guide. It finds good regions; the order of its leaders needs nas top --retrain.")
     else:
         lines.append("advice: don't search with it yet: its order can't be told from chance.")
-    if tau.low < TRUSTED and found.noise_share > 0.5:
+    if low < TRUSTED and found.noise_share > 0.5:
         lines.append("Seed noise is the larger part: more epochs, more reward images or a larger proxy would help.")
-    elif tau.low < TRUSTED:
+    elif low < TRUSTED:
         lines.append(
             "Seed noise is the smaller part: a proxy nearer to the reference (epochs, resolution, width) would help; "
             "more networks in the audit would narrow the interval."

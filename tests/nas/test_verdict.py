@@ -248,6 +248,14 @@ def test_a_winner_that_was_trained_again_is_said_to_be(searched):
     assert (cells["trainings"], cells["accuracy"]) == ("3", f"{np.mean(shown):.2%}")
 
 
+def test_a_winner_of_many_trainings_is_not_called_lucky(searched):
+    ledger = searched([*range(12), *[FOUND[0]] * 6], random=12)
+    judge(ledger, verdict(ledger))
+    assert console.verdict(ledger).endswith(
+        "It was trained 6 times; their mean counts, in which little is luck; the baseline's is one alone."
+    )
+
+
 def test_the_ranking_shows_what_is_handed_over_wherever_it_ranks(searched):
     ledger = searched([*range(12), *FOUND], random=12)
     ledger.recommended = ledger.best()[6]
