@@ -95,13 +95,15 @@ class ModelBased(PPO):
 
     def _suggest(self) -> Suggestion:
         self._asked += 1
-        warmed_up = self._warmed_up
+        warmed_up, due = self._warmed_up, self._due
         model = self._trusted_model() if warmed_up else None
         doubtful = None if model is None else self._doubtful(model)
         if doubtful is not None:
             actions = doubtful
         elif model is not None:
             actions = self._propose(model)
+            if self._is_known(actions):
+                self._due = due  # the space is exhausted, and nothing is trained by which another training falls due
         elif not warmed_up:
             actions = self.space.sample_actions(self.rng)
         elif self.reward_model.accuracy_model() is None:
