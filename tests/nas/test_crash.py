@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,7 +107,11 @@ def test_a_torn_last_line_is_dropped_and_what_it_told_done_again(small_recipe, u
 )
 def test_a_stop_ends_cleanly_and_says_how_to_go_on(small_recipe, whole, stop, ctrl_c):
     settings = ["--set", f"children={CHILDREN}"]
-    background = partial(signal.signal, signal.SIGINT, ctrl_c)
+
+    def background():
+        signal.signal(signal.SIGINT, ctrl_c)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whether or not `nohup` runs the tests
+
     driver = begin("search", str(small_recipe), "--out", "run", *settings, preexec_fn=background)
     wait_for(lambda: lines("run") >= 5)
     driver.send_signal(stop)
