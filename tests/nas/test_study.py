@@ -351,14 +351,6 @@ def test_an_exhausted_space_ends_the_search_for_good(name, recipe, files, monkey
     assert (files / "j").read_bytes() == before
 
 
-class Noisy(LookUp):
-    """Its accuracies have noise by the seed."""
-
-    def evaluate(self, architecture, seed, report):
-        accuracy = 0.4 + 0.3 * super().evaluate(architecture, seed, report).accuracy
-        return Measurement(accuracy + np.random.default_rng(seed).normal(0, 0.02), 3, 1.0)
-
-
 def test_an_exhausted_space_ends_a_search_whose_networks_may_be_trained_again(recipe, files, monkeypatch):
     monkeypatch.setattr(nas.study, "MOST_REPEATS", 50)
     study = search(files / "j", recipe("model_based", children=60), Noisy())
