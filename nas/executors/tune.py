@@ -244,8 +244,9 @@ def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, 
     try:
         result = evaluator.evaluate(Architecture.from_dict(config["architecture"]), config["seed"], report)
         tune.report(asdict(result))
-    except InputError as error:
+    except InputError as error:  # the data, or this machine's copy of them
         tune.report({"accuracy": 0.0, "epochs": 0, "fatal": str(error)})
+        raise
     except Exception as error:
         tune.report({"accuracy": 0.0, "epochs": 0, "failure": describe(error)})
         if not isinstance(error, _OWN):
@@ -264,7 +265,7 @@ class _SourceSearcher(Searcher):
         self.error: Exception | None = None
         self._source = source
         self._trials: dict[str, Trial] = {}
-        self._failures: dict[str, str] = {}
+        self._unfinished: dict[str, dict[str, Any]] = {}
         self._in_a_row = 0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -283,21 +284,21 @@ class _SourceSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep why a try failed: Tune tells no more than that the last one did."""
-        if "failure" in result:
-            self._failures[trial_id] = result["failure"]
+        if "failure" in result or "fatal" in result:
+            self._unfinished[trial_id] = result
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Bring a trial's last report to the source."""
-        trial, failure = self._trials.pop(trial_id, None), self._failures.pop(trial_id, _DIED)
+        trial, unfinished = self._trials.pop(trial_id, None), self._unfinished.pop(trial_id, {"failure": _DIED})
         if trial is None or self.error is not None:
             return
         try:
-            self._source.finish(trial, Failure(failure) if error or result is None else _result(result))
+            self._source.finish(trial, _result(unfinished if error or result is None else result))
             self._in_a_row = self._in_a_row + 1 if error else 0
             if self._in_a_row == _MOST_IN_A_ROW:
                 raise InputError(
-                    f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {failure}; a machine or a "
-                    "setting may be to blame: mend it and resume, every result is kept"
+                    f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {unfinished['failure']}; "
+                    "a machine or a setting may be to blame: mend it and resume, every result is kept"
                 )
         except Exception as problem:
             self.error = problem
@@ -317,7 +318,8 @@ def _result(result: dict[str, Any]) -> Measurement | Failure:
         InputError: the worker found the user's data unusable.
     """
     if "fatal" in result:
-        raise InputError(result["fatal"])
+        several = len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
+        raise InputError(result["fatal"] + (f" (on {result['hostname']})" if several else ""))
     if "failure" in result:
         return Failure(result["failure"])
     return Measurement(result["accuracy"], result["epochs"], result["seconds"])

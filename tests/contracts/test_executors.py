@@ -39,6 +39,9 @@ class Scripted:
             raise ValueError("too wide\nfor this world")
         if self.problem == "data":
             raise DataError("data.source: gone")
+        if self.problem == "data once" and child and not (Path(self.folder) / "read").exists():
+            (Path(self.folder) / "read").touch()
+            raise DataError("data.source: gone for a while")
         if self.problem == "dies" and child:
             with open(Path(self.folder) / "deaths", "a") as file:
                 file.write("x")
@@ -89,8 +92,9 @@ def test_unusable_data_ends_the_search(run, executor):
         run(executor, Scripted("data"))
 
 
-def test_a_dead_worker_is_tried_again(run, tmp_path):
-    ledger = run("tune", Scripted("dies once", str(tmp_path)), "executor.retries=1")
+@pytest.mark.parametrize("problem", ["dies once", "data once"])
+def test_a_dead_worker_and_one_whose_machine_lacks_the_data_are_tried_again(run, tmp_path, problem):
+    ledger = run("tune", Scripted(problem, str(tmp_path)), "executor.retries=1")
     assert not ledger.failed()
     assert len(ledger.finished()) == CHILDREN
 
