@@ -9,13 +9,13 @@ search: $(VENV)/installed
 	$(VENV)/bin/nas search digits
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV)
