@@ -13,6 +13,7 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
     encode = Encoder(space)
     networks: dict[Actions, Network] = {}
     for number, row in _rows(path):
-        try:
+        with _named(path, number):
             if kind is None:
                 kind = _format_of(row)
                 template = load_space(kind.space)
@@ -107,8 +108,6 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             network.accuracies.extend(accuracies)
             for name, value in measured.items():
                 network.metrics.setdefault(name, value)
-        except BenchmarkError as error:
-            raise BenchmarkError(f"{path}, line {number}: {error}") from None
     if not networks:
         raise BenchmarkError(f"{path}: holds no row")
     if np.median([max(network.accuracies) for network in networks.values()]) <= 1 / 100:
@@ -128,10 +127,8 @@ def format_of(source: str) -> Format:
     if source == REHEARSAL:
         return ACCEL
     for number, row in _rows(source):
-        try:
+        with _named(source, number):
             return _format_of(row)
-        except BenchmarkError as error:
-            raise BenchmarkError(f"{source}, line {number}: {error}") from None
     raise BenchmarkError(f"{source}: holds no row")
 
 
@@ -155,9 +152,16 @@ def _first(path: str, kind: Format) -> Architecture:
     """The network of a file's first row."""
     number, row = next(_rows(path))
     template = load_space(kind.space)
-    try:
+    with _named(path, number):
         _check_fields(row, kind.fields)
         return template.decode(kind.actions(row, template))
+
+
+@contextmanager
+def _named(path: str, number: int) -> Iterator[None]:
+    """Put the file and the line before what is wrong with a row."""
+    try:
+        yield
     except BenchmarkError as error:
         raise BenchmarkError(f"{path}, line {number}: {error}") from None
 

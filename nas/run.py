@@ -218,8 +218,8 @@ def retarget(
         raise no_result(path, earlier)
     more = earlier.recipe.children - earlier.adopted if children is None else children
     laid_over = [*_auto_where_target_cancels(earlier), *settings]
-    now = Recipe.load(str(path / RECIPE), laid_over, source).executor
-    known = earlier.finished() if now == earlier.recipe.executor else earlier.measured()
+    executor = Recipe.load(str(path / RECIPE), laid_over, source).executor
+    known = earlier.finished() if executor == earlier.recipe.executor else earlier.measured()
     recipe = Recipe.load(str(path / RECIPE), [*laid_over, f"children={len(known) + more}"], source)
     _check_comparable(earlier, recipe)
     check(recipe)

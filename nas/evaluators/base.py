@@ -57,8 +57,8 @@ class Evaluator(Protocol):
             report: called after every epoch with its number from 1 and the accuracy, for early stopping.
 
         Raises:
-            InputError: the user's data can't be used at all; the search ends.
-            Exception: anything else is a failed child; the search goes on.
+            InputError: the user's data can't be used; the search ends, if other workers can't use them either.
+            Exception: anything else is a failed child, if other workers fail as well; the search goes on.
         """
         ...
 

@@ -200,12 +200,14 @@ def _in_main_thread() -> bool:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Ignore Ctrl-C within the block."""
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
+    if not _in_main_thread():
+        yield
+        return
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        if _in_main_thread():
-            signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _slots(has: float, wants: float) -> int:
@@ -288,7 +290,7 @@ class _SourceSearcher(Searcher):
             self._unfinished[trial_id] = result
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Bring a trial's last report to the source."""
+        """Bring a trial's last report to the source; too many errors in a row end the search."""
         trial, unfinished = self._trials.pop(trial_id, None), self._unfinished.pop(trial_id, {"failure": _DIED})
         if trial is None or self.error is not None:
             return
