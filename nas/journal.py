@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,9 @@ from search_space.errors import InputError
 FORMAT = "baseline-nas/journal/1"
 
 Event = Mapping[str, Any]
+
+_SPARE_BYTES = 2**16
+"""Held in a file beside the journal, so that on a full disk what has just finished can be written still."""
 
 
 class JournalError(InputError):
@@ -35,6 +39,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._spare = path.with_suffix(".spare")
         try:
             self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (open as long as the journal)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -46,6 +51,8 @@ class Journal:
         self._size = intact
         self.torn = os.fstat(self._file.fileno()).st_size > intact
         self._file.truncate(intact)
+        with suppress(OSError), open(self._spare, "wb") as spare:
+            os.posix_fallocate(spare.fileno(), 0, _SPARE_BYTES)
 
     def replay(self) -> list[Event]:
         """The events that were there when the journal was opened, in their order."""
@@ -55,23 +62,40 @@ class Journal:
         """Write one event; it gets the `time` (seconds since 1970).
 
         Raises:
-            JournalError: the disk is full or gone; what was written before stays intact.
+            JournalError: the disk is full or gone; what was written before stays intact, and on a full disk this event
+                was written still.
         """
         line = (json.dumps({**event, "time": round(time.time(), 3)}, allow_nan=False) + "\n").encode()
+        try:
+            self._write(line)
+        except OSError as error:
+            kept = "every finished child" if self._write_with_spare(line) else "every child before this one"
+            raise JournalError(f"{self.path}: can't be written: {error.strerror}; {kept} is kept") from None
+
+    def _write(self, line: bytes) -> None:
+        """Write the whole line, or, where that fails, nothing of it."""
         rest = memoryview(line)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        except OSError as error:
+        except OSError:
             self._file.truncate(self._size)
-            raise JournalError(
-                f"{self.path}: can't be written: {error.strerror}; every finished child is kept"
-            ) from None
+            raise
         self._size += len(line)
+
+    def _write_with_spare(self, line: bytes) -> bool:
+        """Whether the line could be written where the spare file was."""
+        self._spare.unlink(missing_ok=True)
+        try:
+            self._write(line)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let another process open the journal."""
+        self._spare.unlink(missing_ok=True)
         self._file.close()
 
     def __enter__(self) -> Journal:

@@ -33,6 +33,7 @@ from ray.tune.search import Searcher
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
 from nas.executors.base import Source
+from nas.journal import JournalError
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
 from nas.training import Diverged, TimeLimitExceeded
@@ -259,7 +260,8 @@ class _SourceSearcher(Searcher):
     """Connects Tune's callbacks to the source; it decides nothing.
 
     Attributes:
-        error: what must end the search, kept because Tune wraps what its callbacks raise.
+        error: what must end the search, kept because Tune wraps what its callbacks raise. On a full disk what is
+            being trained comes to its end first, for the journal has some room left (see `Journal`).
     """
 
     def __init__(self, source: Source) -> None:
@@ -278,7 +280,11 @@ class _SourceSearcher(Searcher):
         """The next trial's config; None if there is none now, FINISHED if there are no more."""
         if self.error is not None:
             return Searcher.FINISHED
-        trial = self._source.next_trial()
+        try:
+            trial = self._source.next_trial()
+        except JournalError as problem:
+            self.error = problem
+            return Searcher.FINISHED
         if trial is None:
             return Searcher.FINISHED if self._source.done else None
         self._trials[trial_id] = trial
@@ -292,7 +298,7 @@ class _SourceSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Bring a trial's last report to the source; too many errors in a row end the search."""
         trial, unfinished = self._trials.pop(trial_id, None), self._unfinished.pop(trial_id, {"failure": _DIED})
-        if trial is None or self.error is not None:
+        if trial is None or not isinstance(self.error, JournalError | None):
             return
         try:
             self._source.finish(trial, _result(unfinished if error or result is None else result))
@@ -302,6 +308,8 @@ class _SourceSearcher(Searcher):
                     f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {unfinished['failure']}; "
                     "a machine or a setting may be to blame: mend it and resume, every result is kept"
                 )
+        except JournalError as problem:
+            self.error = problem
         except Exception as problem:
             self.error = problem
             raise

@@ -141,6 +141,50 @@ def test_ctrl_c_under_ray_ends_cleanly_and_resumes(small_recipe):
     assert len({event["trial"] for event in completed}) == len(completed) == 13
 
 
+ON_A_SMALL_DISK = """
+mkdir disk begun && mount -t tmpfs -o size=76k tmpfs disk || exit 77
+"$@"
+cp disk/journal.jsonl .
+"""
+
+SEARCH_THERE = """
+import time
+from pathlib import Path
+from nas.evaluators import Measurement
+from nas.executors import make_executor
+from nas.journal import Journal, JournalError
+from nas.recipe import Recipe
+from nas.study import Study
+
+class Diary:
+    folder = Path("begun").resolve()
+
+    def evaluate(self, architecture, seed, report):
+        (self.folder / architecture.name).touch()
+        time.sleep((1 + seed % 4) / 8)
+        return Measurement(0.5, 1, 0.0)
+
+recipe = Recipe.load("digits", ["children=500", "controller.name=random", "executor.workers=4"])
+with Journal(Path("disk/journal.jsonl")) as journal:
+    try:
+        make_executor(recipe).run(Study(recipe, journal), Diary())
+    except JournalError as error:
+        print(error)
+"""
+
+
+def test_what_trains_when_the_disk_gets_full_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh"]
+    run = subprocess.run([*mount, sys.executable, "-c", SEARCH_THERE], capture_output=True, text=True, check=False)
+    if run.returncode == 77 or "unshare failed" in run.stderr:
+        pytest.skip("a small disk takes root, or the right to make user namespaces")
+    assert run.stdout == "disk/journal.jsonl: can't be written: No space left on device; every finished child is kept\n"
+    began = len(list(Path("begun").iterdir()))
+    assert began > 5
+    assert sum(event["event"] == "completed" for event in journal(".")) == began
+
+
 def test_a_full_disk_is_one_line_and_every_finished_child_is_kept(small_recipe, whole):
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
