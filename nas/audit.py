@@ -15,9 +15,10 @@ from nas.costs import cost_function
 from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import Failure, Measurement
 from nas.executors import make_executor
+from nas.folder import RESULTS
 from nas.journal import Journal, parse
 from nas.recipe import Recipe
-from nas.run import RESULTS, check
+from nas.run import check
 from nas.statistics import Floats, Noise, kendall_tau, share_in_order, tau_interval
 from nas.study import Study
 from nas.trials import LONGER, Trials, check_journal, make_folder, repeated, train, whole_trainings

@@ -140,8 +140,9 @@ def top(
     given = {"--seeds": seeds, "--epochs": epochs, "--data": data, "--workers": workers, "--ray-address": ray_address}
     _refuse(given, "only with --retrain")
     from nas import console
+    from nas.folder import Folder
 
-    ledger = run.Folder.open(path).ledger()
+    ledger = Folder.open(path).ledger()
     status = console.status_line(ledger, 0, 0)
     if ledger.winner is None:
         console.show(status, console.no_result(ledger))
@@ -165,15 +166,15 @@ def audit(
 
     Example: nas audit images --data photos --networks 16
     """
-    from nas import audit, console, live, summaries
+    from nas import audit, audit_tables, console, live
     from nas.recipe import Recipe
 
     chosen = Recipe.load(recipe, _settings(settings, workers), data)
     folder, found = live.train_list(
         lambda watch: audit.audit(chosen, networks, epochs, out, workers, ray_address, watch)
     )
-    words = filter(None, [summaries.audit_words(found), console.blind_words(chosen, chosen.load_space())])
-    console.show(summaries.audit_table(found), "", *words, f"written to {folder / audit.AUDIT}")
+    words = filter(None, [audit_tables.audit_words(found), console.blind_words(chosen, chosen.load_space())])
+    console.show(audit_tables.audit_table(found), "", *words, f"written to {folder / audit.AUDIT}")
 
 
 @app.command()
@@ -183,7 +184,7 @@ def show(arch: Arch) -> None:
     Example: nas show results/digits
     """
     from nas import console
-    from nas.run import find_architecture
+    from nas.folder import find_architecture
     from search_space import load_architecture
 
     network = find_architecture(arch)
@@ -201,9 +202,9 @@ def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="Fo
     Example: nas profile efficientnet-b0 --json
     """
     from nas import console
+    from nas.folder import find_architecture
     from nas.profile import profile as measure
     from nas.quantities import format_quantity
-    from nas.run import find_architecture
 
     architecture = find_architecture(arch)
     figures = measure(architecture)
@@ -233,7 +234,7 @@ def export(
     Example: nas export results/digits --format yaml -o exported
     """
     from nas.export import export as write
-    from nas.run import find_architecture
+    from nas.folder import find_architecture
 
     for path in write(find_architecture(arch), formats.split(","), out):
         typer.echo(path)
@@ -280,8 +281,8 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     """
     from nas import console, family, scaling_tables
     from nas.fitting import Wish
+    from nas.folder import find_architecture
     from nas.quantities import parse_amount
-    from nas.run import find_architecture
     from nas.scaling import Rounding
 
     rounding = Rounding(divisor, round_resolution)
@@ -358,19 +359,19 @@ def cam(  # noqa: PLR0913, PLR0917 (one option each)
 
     Example: nas cam efficientnet-b0 --recipe images --data photos -o results/cam
     """
-    from nas import console, live, summaries
+    from nas import console, live, scaling_tables
     from nas.cam import FINE
     from nas.cam import cam as look
     from nas.cam_plot import write_plot
+    from nas.folder import find_architecture
     from nas.recipe import Recipe
-    from nas.run import find_architecture
     from nas.scaling import Coefficients, CompoundScaler
 
     scaler = CompoundScaler(Coefficients(alpha, beta, gamma), FINE, any_product)
     network, chosen = find_architecture(arch), Recipe.load(recipe, _settings(settings, None), data)
     found = live.train_in_turn(lambda watch: look(network, chosen, out, images, phi, scaler, watch))
     write_plot(found, out / "cam.png")
-    console.show(summaries.cam_table(found), "", f"written to {out / 'cam.png'}")
+    console.show(scaling_tables.cam_table(found), "", f"written to {out / 'cam.png'}")
 
 
 @app.command()
@@ -459,8 +460,8 @@ def _scale_by_grid(
 ) -> None:
     """Search the coefficients for a network and write its family (see `scale`)."""
     from nas import grid_plan, live
+    from nas.folder import find_architecture
     from nas.recipe import Recipe
-    from nas.run import find_architecture
 
     if out is None:
         raise InputError("-o: --grid needs a folder for its trainings and the family")

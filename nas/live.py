@@ -15,15 +15,27 @@ from typing import TypeVar
 import typer
 from rich.console import Console
 
-from nas import bench, console, family, grid, grid_files, grid_plan, retrain, scaling_tables, summaries
+from nas import (
+    bench,
+    console,
+    family,
+    grid,
+    grid_files,
+    grid_plan,
+    grid_tables,
+    retrain,
+    retrain_tables,
+    scaling_tables,
+)
 from nas.bench import Bench, Search
 from nas.bench_plot import write_plot
 from nas.console import show
 from nas.evaluators import BenchmarkEvaluator
+from nas.folder import SCALE, Folder
 from nas.grid_plan import Plan
 from nas.progress import BenchProgress, SearchProgress, TrialsProgress
 from nas.recipe import Recipe
-from nas.run import SCALE, Folder, Searched
+from nas.run import Searched
 from nas.study import MOST_REPEATS, Study
 from nas.trials import Trials
 from search_space import Architecture
@@ -100,12 +112,12 @@ def _then_scale(folder: Folder, recipe: Recipe, workers: int | None, ray_address
 
 def run_grid(plan: Plan, out: Path, ray_address: str | None, go_on: str) -> None:
     """Train a grid and show which coefficients win."""
-    show(summaries.plan_words(plan))
+    show(grid_tables.plan_words(plan))
     found = train_list(lambda watch: grid.search(plan, out, ray_address, watch), go_on)
     written = grid_files.write(found, out)
-    show(summaries.grid_table(found), "", summaries.grid_words(found))
+    show(grid_tables.grid_table(found), "", grid_tables.grid_words(found))
     if plan.settings.compare:
-        show("", summaries.comparison_table(found), summaries.comparison_words(found))
+        show("", grid_tables.comparison_table(found), grid_tables.comparison_words(found))
     show("", scaling_tables.family_table(found.family(), family.memory_function(1, None)))
     typer.echo(f"written to {out}: {', '.join(written)}")
 
@@ -127,10 +139,10 @@ def run_retraining(
         go_on,
     )
     ledger = folder.ledger()
-    table = summaries.retraining_table(found, console.unit_of(ledger.recipe.objective.cost))
+    table = retrain_tables.retraining_table(found, console.unit_of(ledger.recipe.objective.cost))
     if opening := console.against_random(ledger):
         show(opening, "")
-    show(table, "", summaries.retraining_words(found), f"written to {folder.best}")
+    show(table, "", retrain_tables.retraining_words(found), f"written to {folder.best}")
 
 
 def run_bench(prepared: Bench, workers: int, out: Path) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from nas.evaluators import make_evaluator
 from nas.evaluators.base import Failure, Measurement, check_unchanged
+from nas.folder import RECIPE, Folder, no_result
 from nas.journal import Event, Journal
 from nas.ledger import BASELINE, Child, Ledger
 from nas.recipe import Recipe
-from nas.run import RECIPE, Folder, no_result
 from nas.statistics import Estimate, Noise, shrink
 from nas.trials import LONGER, Trials, repeated, train, whole_trainings
 from search_space import InputError

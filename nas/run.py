@@ -1,18 +1,12 @@
-"""Run folders: what a search leaves on disk, and the life of a search from start to end.
-
-A folder holds `journal.jsonl` (the truth), `recipe.yaml` (every default written out) and `best.yaml` (the winner);
-where the winner was retrained or scaled, also `retrain.jsonl` and `scale/`.
-"""
+"""The life of a search from start to end."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -23,100 +17,22 @@ from nas.costs import EXACT_COSTS
 from nas.evaluators import BenchmarkEvaluator, ProxyEvaluator, make_evaluator
 from nas.evaluators.base import Contents, Measurement, check_unchanged
 from nas.executors import make_executor
+from nas.folder import RECIPE, Folder, no_result
 from nas.grid_plan import coefficients
-from nas.journal import Event, Journal, parse
+from nas.journal import Journal
 from nas.ledger import Ledger
 from nas.quantities import unreachable
 from nas.recipe import Recipe
 from nas.study import Study
 from nas.verdict import verdict
-from search_space import Architecture, InputError, load_architecture, load_space
+from search_space import InputError, load_space
 from search_space.files import write_file
-
-RESULTS = Path("results")
-JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
 
 _RETARGETABLE = ("name", "children", "objective", "controller", "executor", "scale", "space", "baseline")
 """Sections of its recipe that may change when a run is retargeted; of the last two, where their files are."""
 
 _SOME = 100
 """Networks of the space of which some cost less than T and some more, where T isn't extreme."""
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The folder of one run."""
-
-    path: Path
-
-    @property
-    def journal(self) -> Path:
-        """The append-only record."""
-        return self.path / JOURNAL
-
-    @property
-    def part(self) -> Path:
-        """The record while it takes over the children of another run."""
-        return self.journal.with_suffix(".part")
-
-    @property
-    def best(self) -> Path:
-        """The winner's YAML."""
-        return self.path / BEST
-
-    @classmethod
-    def create(cls, recipe: Recipe, out: Path | None) -> Folder:
-        """A new folder: `out`, or the next free `results/<name>`, `results/<name>-2`, ...
-
-        Raises:
-            InputError: `out` exists and isn't an empty folder.
-        """
-        path = out or _next_free(recipe.name)
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            resumable = f"go on with `nas resume {quote(str(path))}`, or " if (path / RECIPE).is_file() else ""
-            raise InputError(f"--out {path}: exists; {resumable}choose another name")
-        path.mkdir(parents=True, exist_ok=True)
-        try:  # whoever makes this file has the folder
-            with (path / RECIPE).open("x", encoding="utf-8") as file:
-                file.write(recipe.to_yaml())
-        except FileExistsError:
-            raise InputError(f"--out {path}: another search has just begun there; choose another name") from None
-        except OSError as error:
-            shutil.rmtree(path, ignore_errors=True)
-            raise InputError(f"{path / RECIPE}: can't be written: {error.strerror}") from None
-        return cls(path)
-
-    @classmethod
-    def open(cls, path: Path) -> Folder:
-        """The folder of an earlier run.
-
-        Raises:
-            InputError: there is no run in it, or a retarget that was stopped before it was one.
-        """
-        folder = cls(path)
-        if not folder.journal.is_file():
-            if not (path / RECIPE).is_file():
-                raise InputError(f"{path}: no run there ({JOURNAL} is missing)")
-            if folder.part.exists():
-                raise InputError(
-                    f"{path}: a retarget stopped before it had all children; remove it, and retarget again"
-                )
-        return folder
-
-    def ledger(self) -> Ledger:
-        """The children so far, read without disturbing a search that is running.
-
-        Raises:
-            InputError: the journal is damaged, missing or empty.
-        """
-        events = self.events()
-        if not events:
-            raise InputError(f"{self.path}: the search has not begun; `nas resume {quote(str(self.path))}` begins it")
-        return Ledger.of(events)
-
-    def events(self) -> list[Event]:
-        """What the journal holds; nothing where a stop came before it."""
-        return parse(self.journal)[0] if self.journal.exists() else []
 
 
 @dataclass(frozen=True)
@@ -236,18 +152,6 @@ def retarget(
         return _run(folder, recipe, evaluator, contents, ray_address, watch)
 
 
-def _next_free(name: str) -> Path:
-    """A new folder in `RESULTS`, also where others look for one at the same time."""
-    for number in itertools.count(1):
-        path = RESULTS / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError
-
-
 @contextmanager
 def _gone_if_unused(folder: Folder, adopted: int = 0) -> Iterator[None]:
     """Remove a new folder after a mistake that left it without results of its own, or a stop before its first event."""
@@ -333,28 +237,6 @@ def _auto_where_target_cancels(ledger: Ledger) -> list[str]:
     if section.name == "mnasnet" and section.w_above in (None, section.w):
         return ["objective.name=auto"]
     return []
-
-
-def find_architecture(name_or_path: str) -> Architecture:
-    """A network of the library, of a YAML file, or the winner of a run.
-
-    Raises:
-        InputError: none of these, or a run without a finished child.
-    """
-    path = Path(name_or_path)
-    if not path.is_dir():
-        return load_architecture(name_or_path)
-    ledger = Folder.open(path).ledger()
-    if ledger.winner is None:
-        raise no_result(path, ledger)
-    return ledger.winner.trial.architecture
-
-
-def no_result(path: Path, ledger: Ledger) -> InputError:
-    """That there is no child to go on with, and why."""
-    reason = ledger.last_failure()
-    why = f"no child has a result; the last failure: {reason}" if reason else "no child has finished yet"
-    return InputError(f"{path}: {why}")
 
 
 def _prepared(recipe: Recipe, trains: bool) -> tuple[ProxyEvaluator | BenchmarkEvaluator, Contents | None]:

@@ -20,10 +20,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from nas import cli, run
 from nas.evaluators import proxy
+from nas.folder import Folder
 from nas.journal import Journal
 from nas.quantities import format_quantity
 from nas.recipe import Recipe
-from nas.run import Folder
 from nas.study import Study
 from search_space import Architecture, cost, load_architecture, load_space
 
@@ -73,7 +73,7 @@ def test_an_exported_network_trains_to_the_journaled_accuracy_in_a_fresh_process
     script = f"""
 from nas.evaluators import ProxyEvaluator
 from nas.recipe import Recipe
-from nas.run import Folder
+from nas.folder import Folder
 from search_space import cost, load_architecture
 network = load_architecture("exported/{best.name}.yaml")
 evaluator = ProxyEvaluator.of(Recipe.load("{folder}/recipe.yaml"))

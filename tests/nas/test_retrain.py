@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas.folder import Folder
 from nas.journal import Journal, parse
 from nas.retrain import retrain
-from nas.run import Folder
 from nas.verdict import recorded
 from search_space import Architecture
 
