@@ -58,23 +58,29 @@ class Journal:
         """The events that were there when the journal was opened, in their order."""
         return self._events
 
-    def append(self, event: Event) -> None:
-        """Write one event; it gets the `time` (seconds since 1970).
+    @property
+    def empty(self) -> bool:
+        """Whether no event was written yet."""
+        return self._size == 0
+
+    def append(self, *events: Event) -> None:
+        """Write events, all or none; each gets the `time` (seconds since 1970).
 
         Raises:
-            JournalError: the disk is full or gone; what was written before stays intact, and on a full disk this event
-                was written still.
+            JournalError: the disk is full or gone; what was written before stays intact, and on a full disk these
+                events were written still.
         """
-        line = (json.dumps({**event, "time": round(time.time(), 3)}, allow_nan=False) + "\n").encode()
+        now = round(time.time(), 3)
+        lines = "".join(json.dumps({**event, "time": now}, allow_nan=False) + "\n" for event in events).encode()
         try:
-            self._write(line)
+            self._write(lines)
         except OSError as error:
-            kept = "every finished child" if self._write_with_spare(line) else "every child before this one"
+            kept = "every finished child" if self._write_with_spare(lines) else "every child before this one"
             raise JournalError(f"{self.path}: can't be written: {error.strerror}; {kept} is kept") from None
 
-    def _write(self, line: bytes) -> None:
-        """Write the whole line, or, where that fails, nothing of it."""
-        rest = memoryview(line)
+    def _write(self, lines: bytes) -> None:
+        """Write whole lines, or, where that fails, nothing of them."""
+        rest = memoryview(lines)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -82,13 +88,13 @@ class Journal:
         except OSError:
             self._file.truncate(self._size)
             raise
-        self._size += len(line)
+        self._size += len(lines)
 
-    def _write_with_spare(self, line: bytes) -> bool:
-        """Whether the line could be written where the spare file was."""
+    def _write_with_spare(self, lines: bytes) -> bool:
+        """Whether they could be written where the spare file was."""
         self._spare.unlink(missing_ok=True)
         try:
-            self._write(line)
+            self._write(lines)
         except OSError:
             return False
         return True

@@ -92,7 +92,7 @@ class Study:
         """Record what became of a trial, once; later results for the same trial are ignored.
 
         Raises:
-            JournalError: the journal can't be written; the result doesn't count.
+            JournalError: see `Journal.append`; the result doesn't count here.
         """
         if self.ledger.children[trial.number].result is not None:
             return

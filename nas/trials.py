@@ -55,7 +55,6 @@ class Trials:
         self.contents = contents
         self._journal = journal
         self._watch = watch
-        self._begun = bool(journal.replay())
         known = self._known()
         found = {trial.number: known.get((trial.key, trial.seed)) for trial in self.trials}
         self.results: dict[int, Measurement | Failure] = {
@@ -76,7 +75,7 @@ class Trials:
         """Record what became of a trial.
 
         Raises:
-            JournalError: the journal can't be written; the result doesn't count.
+            JournalError: see `Journal.append`; the result doesn't count here.
         """
         result = recorded(result)
         event: dict[str, Any] = {"key": trial.key, "seed": trial.seed, "name": trial.architecture.name}
@@ -84,10 +83,7 @@ class Trials:
             event |= {"event": "failed", "reason": result.reason}
         else:
             event |= {"event": "completed", **asdict(result)}
-        if not self._begun:
-            self._journal.append(self._header())
-            self._begun = True
-        self._journal.append(event)
+        self._journal.append(*([self._header()] if self._journal.empty else []), event)
         self.results[trial.number] = result
         self._watch(self)
 

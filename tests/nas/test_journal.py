@@ -155,18 +155,18 @@ size = path.stat().st_size
 with Journal(path) as journal:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, resource.RLIM_INFINITY))
     try:
-        journal.append({"event": "d", "text": "x" * 1000})
+        journal.append({"event": "d"}, {"event": "e", "text": "x" * 1000})
     except JournalError as error:
         print(error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    journal.append({"event": "room again"})
+    journal.append({"event": "room"}, {"event": "again"})
 """
 
 
 def test_a_full_disk_keeps_what_was_written(path):
     run = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True)
     assert run.stdout == f"{path}: can't be written: File too large; every child before this one is kept\n"
-    assert without_time(parse(path)[0]) == [*EVENTS, {"event": "room again"}]
+    assert without_time(parse(path)[0]) == [*EVENTS, {"event": "room"}, {"event": "again"}]
 
 
 @pytest.mark.parametrize(
