@@ -1,7 +1,8 @@
 """Run folders: what a search leaves on disk.
 
 A folder holds `journal.jsonl` (the truth), `recipe.yaml` (every default written out) and `best.yaml` (the winner);
-where the winner was retrained or scaled, also `retrain.jsonl` and `scale/`.
+where the winner was retrained or scaled, also `retrain.jsonl` and `scale/`. `journal.spare` is there while a search
+runs, and after a crash (see `nas.journal`).
 """
 
 from __future__ import annotations
