@@ -33,6 +33,10 @@ class Suggestion:
     again: bool = False
 
 
+Observation = tuple[float | None, float | None, float | None]
+"""Reward when it was told (None of a failure), accuracy, cost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a suggestion: a finite reward, or a failure with its reason.
@@ -55,6 +59,11 @@ class Outcome:
             if value is not None and not math.isfinite(value):
                 raise InputError(f"{name}: {value} is not a finite number; report the child as a failure")
 
+    @property
+    def observation(self) -> Observation:
+        """What was observed."""
+        return self.reward, self.accuracy, self.cost
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -70,6 +79,13 @@ class Problem:
     space: SearchSpace
     objective: Callable[[Any, Any], Any]
     cost: Callable[[Architecture], float]
+
+    def reward(self, observation: Observation) -> float:
+        """Under today's objective; that of then where the accuracy or the cost wasn't told; -inf for a failure."""
+        reward, accuracy, cost = observation
+        if reward is None:
+            return -math.inf
+        return reward if accuracy is None or cost is None else float(self.objective(accuracy, cost))
 
 
 def option(default: float, low: float, high: float = 1e6) -> Any:
@@ -100,10 +116,6 @@ class Options:
         return 1
 
 
-_Observation = tuple[float, float | None, float | None]
-"""Reward when it was told, accuracy, cost."""
-
-
 class Memory:
     """The outcomes observed so far, averaged per distinct network.
 
@@ -112,38 +124,34 @@ class Memory:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._seen: dict[str, tuple[tuple[int, ...], list[_Observation]]] = {}
+        self._seen: dict[str, tuple[tuple[int, ...], list[Observation]]] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def add(self, outcome: Outcome) -> None:
         """Add one measured child."""
-        assert outcome.reward is not None
         actions = outcome.suggestion.actions
         key = self._problem.space.decode(actions).key()
-        self._seen.setdefault(key, (actions, []))[1].append((outcome.reward, outcome.accuracy, outcome.cost))
+        self._seen.setdefault(key, (actions, []))[1].append(outcome.observation)
 
     def top(self, k: int) -> list[tuple[int, ...]]:
         """Actions of the `k` networks with the best mean reward, best first; the first seen wins a tie."""
-        ranked = sorted(self._seen.values(), key=lambda entry: -sum(map(self._reward, entry[1])) / len(entry[1]))
+        ranked = sorted(
+            self._seen.values(), key=lambda entry: -sum(map(self._problem.reward, entry[1])) / len(entry[1])
+        )
         return [actions for actions, _ in ranked[:k]]
 
-    def state(self) -> list[tuple[list[int], list[_Observation]]]:
+    def state(self) -> list[tuple[list[int], list[Observation]]]:
         """The content in plain lists."""
         return [(list(actions), list(observations)) for actions, observations in self._seen.values()]
 
-    def restore(self, state: Iterable[tuple[list[int], list[_Observation]]]) -> None:
+    def restore(self, state: Iterable[tuple[list[int], list[Observation]]]) -> None:
         """Replace the content with that of `state`."""
         self._seen = {}
         for actions, observations in state:
             for reward, accuracy, cost in observations:
                 self.add(Outcome(Suggestion(tuple(actions)), reward, accuracy, cost))
-
-    def _reward(self, observation: _Observation) -> float:
-        """The reward under today's objective; that of then where the accuracy or the cost wasn't told."""
-        reward, accuracy, cost = observation
-        return reward if accuracy is None or cost is None else float(self._problem.objective(accuracy, cost))
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from controllers.base import Controller, Options, Outcome, Problem, Suggestion, option
+from controllers.base import Controller, Observation, Options, Outcome, Problem, Suggestion, option
 
 _TRIES = 20
 """Draws after which a known architecture is suggested again: a small space may hold nothing new."""
@@ -37,7 +36,7 @@ class Evolution(Controller[EvolutionOptions]):
 
     def __init__(self, problem: Problem, options: EvolutionOptions, seed: int) -> None:
         super().__init__(problem, options, seed)
-        self._population: deque[tuple[tuple[int, ...], float]] = deque(maxlen=options.population_size)
+        self._population: deque[tuple[tuple[int, ...], Observation]] = deque(maxlen=options.population_size)
         self._asked = 0
         self._known: set[str] = set()
 
@@ -61,7 +60,8 @@ class Evolution(Controller[EvolutionOptions]):
     def _parent(self) -> tuple[int, ...]:
         size = min(self.options.sample_size, len(self._population))
         entrants = self.rng.choice(len(self._population), size=size, replace=False)
-        return max((self._population[int(i)] for i in entrants), key=lambda individual: individual[1])[0]
+        individuals = (self._population[int(i)] for i in entrants)
+        return max(individuals, key=lambda individual: self.problem.reward(individual[1]))[0]
 
     def _mutate(self, actions: tuple[int, ...]) -> tuple[int, ...]:
         """Give one decision that has an effect another value, such that another network results."""
@@ -78,11 +78,11 @@ class Evolution(Controller[EvolutionOptions]):
     def _learn(self, outcome: Outcome) -> None:
         actions = outcome.suggestion.actions
         self._known.add(self.space.decode(actions).key())
-        self._population.append((actions, -math.inf if outcome.reward is None else outcome.reward))
+        self._population.append((actions, outcome.observation))
 
     def state_dict(self) -> dict[str, Any]:
         """See `Controller.state_dict`."""
-        population = [(list(actions), reward) for actions, reward in self._population]
+        population = [(list(actions), observation) for actions, observation in self._population]
         return super().state_dict() | {
             "population": population,
             "asked": self._asked,
@@ -93,6 +93,6 @@ class Evolution(Controller[EvolutionOptions]):
         """See `Controller.load_state_dict`."""
         super().load_state_dict(state)
         self._population.clear()
-        self._population.extend((tuple(actions), reward) for actions, reward in state["population"])
+        self._population.extend((tuple(actions), observation) for actions, observation in state["population"])
         self._asked = state["asked"]
         self._known = set(state["known"])

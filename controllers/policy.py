@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from controllers.base import Controller, Options, Outcome, Problem, Suggestion, option
+from controllers.base import Controller, Observation, Options, Outcome, Problem, Suggestion, option
 from controllers.threads import single_threaded
 from search_space import Architecture, SearchSpace
 from search_space.space import Actions
@@ -175,7 +175,7 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
         self.policy = LSTMPolicy(problem.space, options.hidden_size, torch.Generator().manual_seed(seed))
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=options.lr, eps=1e-5)
         self._version = 0
-        self._batch: list[tuple[tuple[int, ...], float, float]] = []
+        self._batch: list[tuple[tuple[int, ...], float, Observation]] = []
         self._diagnostics: dict[str, float] = {}
 
     @abstractmethod
@@ -188,13 +188,12 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
         return Suggestion(actions, log_prob, self._version, random=self._version == 0)
 
     def _learn(self, outcome: Outcome) -> None:
-        reward = -np.inf if outcome.reward is None else outcome.reward
-        self._batch.append((outcome.suggestion.actions, outcome.suggestion.log_prob, reward))
+        self._batch.append((outcome.suggestion.actions, outcome.suggestion.log_prob, outcome.observation))
         if len(self._batch) < self.options.batch_size:
             return
-        actions, log_probs, rewards = zip(*self._batch, strict=True)
+        actions, log_probs, observations = zip(*self._batch, strict=True)
         self._batch = []
-        diagnostics = self._train(actions, log_probs, rewards)
+        diagnostics = self._train(actions, log_probs, [self.problem.reward(one) for one in observations])
         self._version += 1
         self._diagnostics = diagnostics | {"policy_version": float(self._version)}
 
@@ -250,7 +249,7 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
             "policy": {name: value.clone() for name, value in self.policy.state_dict().items()},
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "version": self._version,
-            "batch": [(list(actions), log_prob, reward) for actions, log_prob, reward in self._batch],
+            "batch": [(list(actions), log_prob, observation) for actions, log_prob, observation in self._batch],
             "diagnostics": dict(self._diagnostics),
         }
 
@@ -260,7 +259,7 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._version = state["version"]
-        self._batch = [(tuple(actions), log_prob, reward) for actions, log_prob, reward in state["batch"]]
+        self._batch = [(tuple(actions), log_prob, observation) for actions, log_prob, observation in state["batch"]]
         self._diagnostics = dict(state["diagnostics"])
 
 

@@ -44,6 +44,22 @@ def test_children_of_a_conditional_space_are_other_networks():
         assert space.decode(child.actions).key() not in parents
 
 
+def test_parents_are_chosen_by_the_objective_of_today(space):
+    weight = [1.0]
+    objective = lambda accuracy, cost: accuracy - weight[0] * cost  # noqa: E731
+    options = {"population_size": 2, "sample_size": 2}
+    controller = controllers.create(
+        "evolution", space, objective=objective, cost=lambda network: 1.0, seed=0, options=options
+    )
+    accurate, cheap = controller.ask(2)
+    controller.tell(
+        [Outcome(accurate, reward=-0.1, accuracy=0.9, cost=1), Outcome(cheap, reward=0.1, accuracy=0.1, cost=0)]
+    )
+    for weight[0], parent in ((1.0, cheap), (0.1, accurate)):
+        (child,) = controller.ask()
+        assert sum(one != other for one, other in zip(child.actions, parent.actions, strict=True)) == 1
+
+
 def test_nothing_known_or_under_way_is_suggested_again(space):
     controller = build(space)
     keys = []
