@@ -18,12 +18,17 @@ FORMAT = "baseline-nas/journal/1"
 
 Event = Mapping[str, Any]
 
-_SPARE_BYTES = 2**16
-"""Held in a file beside the journal, so that on a full disk what has just finished can be written still."""
+_SPARE, _BLOCK = 2**16, 2**12
+"""Bytes held in a file beside the journal, so that on a full disk what has just finished can be written still, and how
+many of them are given up at a time."""
 
 
 class JournalError(InputError):
     """A journal that can't be written, read or shared."""
+
+
+class JournalFullError(JournalError):
+    """The disk is full, but the events were written still, and there is room for more that can't be done without."""
 
 
 class Journal:
@@ -52,7 +57,7 @@ class Journal:
         self.torn = os.fstat(self._file.fileno()).st_size > intact
         self._file.truncate(intact)
         with suppress(OSError), open(self._spare, "wb") as spare:
-            os.posix_fallocate(spare.fileno(), 0, _SPARE_BYTES)
+            os.posix_fallocate(spare.fileno(), 0, _SPARE)
 
     def replay(self) -> list[Event]:
         """The events that were there when the journal was opened, in their order."""
@@ -67,16 +72,18 @@ class Journal:
         """Write events, all or none; each gets the `time` (seconds since 1970).
 
         Raises:
-            JournalError: the disk is full or gone; what was written before stays intact, and on a full disk these
-                events were written still.
+            JournalFullError: the disk is full; what was written before and these events are kept.
+            JournalError: the disk is full or gone; what was written before is kept.
         """
         now = round(time.time(), 3)
         lines = "".join(json.dumps({**event, "time": now}, allow_nan=False) + "\n" for event in events).encode()
         try:
             self._write(lines)
         except OSError as error:
-            kept = "every finished child" if self._write_with_spare(lines) else "every child before this one"
-            raise JournalError(f"{self.path}: can't be written: {error.strerror}; {kept} is kept") from None
+            problem = f"{self.path}: can't be written: {error.strerror}; every"
+            if self._write_with_spare(lines):
+                raise JournalFullError(f"{problem} finished child is kept") from None
+            raise JournalError(f"{problem} child before this one is kept") from None
 
     def _write(self, lines: bytes) -> None:
         """Write whole lines, or, where that fails, nothing of them."""
@@ -86,22 +93,25 @@ class Journal:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError:
-            self._file.truncate(self._size)
+            with suppress(OSError):
+                self._file.truncate(self._size)
             raise
         self._size += len(lines)
 
     def _write_with_spare(self, lines: bytes) -> bool:
-        """Whether they could be written where the spare file was."""
-        self._spare.unlink(missing_ok=True)
-        try:
-            self._write(lines)
-        except OSError:
-            return False
-        return True
+        """Whether they could be written, giving up as much of the spare file as that takes."""
+        with suppress(OSError):
+            while size := self._spare.stat().st_size:
+                os.truncate(self._spare, max(0, size - _BLOCK))
+                with suppress(OSError):
+                    self._write(lines)
+                    return True
+        return False
 
     def close(self) -> None:
         """Let another process open the journal."""
-        self._spare.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._spare.unlink()
         self._file.close()
 
     def __enter__(self) -> Journal:

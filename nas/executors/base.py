@@ -33,6 +33,7 @@ class Executor(Protocol):
 
         Raises:
             InputError: the user's data can't be used at all.
+            JournalError: a result can't be written; if only the disk is full, what was being trained is kept.
             KeyboardInterrupt: the user stopped the search; finished children are in the journal.
         """
         ...

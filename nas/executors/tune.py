@@ -33,7 +33,7 @@ from ray.tune.search import Searcher
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
 from nas.executors.base import Source
-from nas.journal import JournalError
+from nas.journal import JournalFullError
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
 from nas.training import Diverged, TimeLimitExceeded
@@ -257,7 +257,7 @@ def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, 
 
 
 class _SourceSearcher(Searcher):
-    """Connects Tune's callbacks to the source; it decides nothing.
+    """Connects Tune's callbacks to the source, and ends a search that can't go on.
 
     Attributes:
         error: what must end the search, kept because Tune wraps what its callbacks raise. On a full disk what is
@@ -282,7 +282,7 @@ class _SourceSearcher(Searcher):
             return Searcher.FINISHED
         try:
             trial = self._source.next_trial()
-        except JournalError as problem:
+        except JournalFullError as problem:
             self.error = problem
             return Searcher.FINISHED
         if trial is None:
@@ -298,7 +298,7 @@ class _SourceSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Bring a trial's last report to the source; too many errors in a row end the search."""
         trial, unfinished = self._trials.pop(trial_id, None), self._unfinished.pop(trial_id, {"failure": _DIED})
-        if trial is None or not isinstance(self.error, JournalError | None):
+        if trial is None or not isinstance(self.error, JournalFullError | None):
             return
         try:
             self._source.finish(trial, _result(unfinished if error or result is None else result))
@@ -308,7 +308,7 @@ class _SourceSearcher(Searcher):
                     f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {unfinished['failure']}; "
                     "a machine or a setting may be to blame: mend it and resume, every result is kept"
                 )
-        except JournalError as problem:
+        except JournalFullError as problem:
             self.error = problem
         except Exception as problem:
             self.error = problem

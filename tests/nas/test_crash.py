@@ -142,13 +142,14 @@ def test_ctrl_c_under_ray_ends_cleanly_and_resumes(small_recipe):
 
 
 ON_A_SMALL_DISK = """
-mkdir disk begun && mount -t tmpfs -o size=76k tmpfs disk || exit 77
+mkdir disk begun && mount -t tmpfs -o size=100k tmpfs disk || exit 77
 "$@"
 cp disk/journal.jsonl .
 """
 
 SEARCH_THERE = """
 import time
+from contextlib import suppress
 from pathlib import Path
 from nas.evaluators import Measurement
 from nas.executors import make_executor
@@ -156,18 +157,21 @@ from nas.journal import Journal, JournalError
 from nas.recipe import Recipe
 from nas.study import Study
 
-class Diary:
-    folder = Path("begun").resolve()
+class Filler:
+    here = Path.cwd()
 
     def evaluate(self, architecture, seed, report):
-        (self.folder / architecture.name).touch()
+        (self.here / "begun" / architecture.name).touch()
         time.sleep((1 + seed % 4) / 8)
+        with open(self.here / "disk" / "other", "ab", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
         return Measurement(0.5, 1, 0.0)
 
 recipe = Recipe.load("digits", ["children=500", "controller.name=random", "executor.workers=4"])
 with Journal(Path("disk/journal.jsonl")) as journal:
     try:
-        make_executor(recipe).run(Study(recipe, journal), Diary())
+        make_executor(recipe).run(Study(recipe, journal), Filler())
     except JournalError as error:
         print(error)
 """
