@@ -87,7 +87,9 @@ def relocate(path: Path, source: str) -> None:
     with Journal(folder.journal):
         recipe = Recipe.load(str(file))
         moved = recipe.with_source_of(Recipe.load(str(file), source=source))
-        check_unchanged(folder.ledger().contents, make_evaluator(moved).contents(moved.load_baseline()))
+        contents = make_evaluator(moved).contents(moved.load_baseline())
+        if events := folder.events():
+            check_unchanged(Ledger.of(events).contents, contents)
         write_file(file, moved.to_yaml())
 
 

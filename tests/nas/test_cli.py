@@ -432,6 +432,8 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
     assert nas("resume", "run")[0] == 0
     Path("there.npz").rename("again.npz")
     assert nas("top", "run", "-k", "3", "--retrain", "--epochs", "1", "--data", "again.npz")[0] == 0
+    Path("run/journal.jsonl").unlink()  # as of a search that was stopped before its first event
+    assert nas("resume", "run", "--data", "more.npz")[0] == 0
 
 
 @pytest.mark.parametrize(
