@@ -168,7 +168,7 @@ def search(plan: Plan, folder: Path, ray_address: str | None = None, watch: Watc
     if plan.settings.compare:
         grown = _alone(plan, found.compound)
         more = trained([member.architecture for _, _, member in grown], seeds)
-        found = replace(found, points=_points(plan, grown, more, _noise([*again.values(), *more.values()])))
+        found = replace(found, points=_points(plan, grown, more, _noise((again | more).values())))
     return replace(found, failures=tuple(failures))
 
 

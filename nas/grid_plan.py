@@ -15,6 +15,7 @@ from search_space import Architecture, InputError, cost
 
 GROWTHS = (1.5, 2.0, 3.0, 4.0)  # times the base's FLOPs, where growth in one dimension is compared
 ALONE = ("width", "depth", "resolution")
+WAYS = 1 + len(ALONE)  # compound growth as well
 
 
 class GridError(InputError):
@@ -70,7 +71,7 @@ class Plan:
     def trainings(self) -> tuple[int, int, int]:
         """How many at most: one of each network, the leaders' and the base's, and those of the comparison."""
         again = self.settings.seeds * (1 + self.leaders)
-        return 1 + len(self.candidates), again, self.settings.seeds * len(GROWTHS) * 4 * self.settings.compare
+        return 1 + len(self.candidates), again, self.settings.seeds * len(GROWTHS) * WAYS * self.settings.compare
 
     @property
     def work(self) -> float:
@@ -78,7 +79,7 @@ class Plan:
         growth = sum(candidate.growth for candidate in self.candidates) / len(self.candidates)
         seeds = self.settings.seeds
         grown = len(self.candidates) + seeds * self.leaders
-        return 1 + seeds + growth * grown + seeds * 4 * sum(GROWTHS) * self.settings.compare
+        return 1 + seeds + growth * grown + seeds * WAYS * sum(GROWTHS) * self.settings.compare
 
 
 def coefficients(step: float, tolerance: float) -> list[Coefficients]:
