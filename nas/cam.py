@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas.data import ImageData, Pixels, Rows, load
+from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import check_unchanged
 from nas.limits import check_training
 from nas.model import Network, build
@@ -30,7 +31,6 @@ from nas.training import Diverged, seeded, train
 from nas.trials import DEPENDS, make_folder
 from search_space import Architecture, InputError
 from search_space.files import write_file
-from search_space.transform import for_proxy
 
 LEAST_MAP = 4  # pixels of the baseline's last feature map
 FINE = Rounding(divisor=1)  # equal FLOPs need fine steps
@@ -191,8 +191,8 @@ def _images(recipe: Recipe, resolution: int) -> ImageData:
 
 def _baseline(architecture: Architecture, proxy: Proxy, data: ImageData) -> Architecture:
     """The network's proxy, its last feature map no smaller than `LEAST_MAP`: Zhou et al. take strides out likewise."""
-    final_size = max(proxy.final_size, LEAST_MAP)
-    return for_proxy(architecture, data.resolution, proxy.width, final_size, len(data.classes))
+    larger = proxy.model_copy(update={"final_size": max(proxy.final_size, LEAST_MAP)})
+    return larger.child(architecture, len(data.classes))
 
 
 def _kept(path: Path, network: Architecture, recipe: Recipe, data: ImageData) -> Mapping[str, Any] | None:
@@ -226,13 +226,13 @@ def _train(
         InputError: it diverged, or the disk is full.
     """
     assert recipe.proxy is not None
-    torch.set_num_threads(max(1, int(recipe.executor.cpus_per_child)))
-    device = "cuda" if recipe.executor.gpus_per_child > 0 else "cpu"
+    evaluator = ProxyEvaluator.of(recipe)
+    torch.set_num_threads(evaluator.threads)
     with seeded(recipe.seed):
         module = build(network)
     report = partial(watch, name)
     try:
-        result = train(module, data, recipe.proxy, seed=recipe.seed, device=device, report=report)
+        result = train(module, data, recipe.proxy, seed=recipe.seed, device=evaluator.device, report=report)
     except Diverged as error:
         raise InputError(f"{name}: {error}; try a smaller proxy.lr and another -o") from None
     settings = {field: value for field, value in recipe.model_dump().items() if field in DEPENDS}

@@ -185,14 +185,15 @@ def show(arch: Arch) -> None:
     """
     from nas import console
     from nas.folder import find_architecture
+    from nas.stage_table import stage_table
     from search_space import load_architecture
 
     network = find_architecture(arch)
     shared = {"num_classes": network.num_classes, "resolution": network.resolution}
     try:
-        console.show(console.stages(network, load_architecture("efficientnet-b0").with_(**shared)))
+        console.show(stage_table(network, load_architecture("efficientnet-b0").with_(**shared)))
     except InputError as error:
-        console.show(console.stages(network), f"{error}: it can't stand beside this one")
+        console.show(stage_table(network), f"{error}: it can't stand beside this one")
 
 
 @app.command()
@@ -205,6 +206,7 @@ def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="Fo
     from nas.folder import find_architecture
     from nas.profile import profile as measure
     from nas.quantities import format_quantity
+    from nas.stage_table import stage_table
 
     architecture = find_architecture(arch)
     figures = measure(architecture)
@@ -212,7 +214,7 @@ def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="Fo
         typer.echo(json.dumps(figures, indent=2))
         return
     console.show(
-        console.stages(architecture),
+        stage_table(architecture),
         f"FLOPs {figures['flops']:,} multiply-adds (conv + linear; fvcore counts {figures['fvcore_flops']:,})",
         f"params {figures['params']:,}",
         f"memory, float32: weights {format_quantity(figures['weight_bytes'])}B, "
@@ -359,10 +361,11 @@ def cam(  # noqa: PLR0913, PLR0917 (one option each)
 
     Example: nas cam efficientnet-b0 --recipe images --data photos -o results/cam
     """
-    from nas import console, live, scaling_tables
+    from nas import console, live
     from nas.cam import FINE
     from nas.cam import cam as look
     from nas.cam_plot import write_plot
+    from nas.cam_table import cam_table
     from nas.folder import find_architecture
     from nas.recipe import Recipe
     from nas.scaling import Coefficients, CompoundScaler
@@ -371,7 +374,7 @@ def cam(  # noqa: PLR0913, PLR0917 (one option each)
     network, chosen = find_architecture(arch), Recipe.load(recipe, _settings(settings, None), data)
     found = live.train_in_turn(lambda watch: look(network, chosen, out, images, phi, scaler, watch))
     write_plot(found, out / "cam.png")
-    console.show(scaling_tables.cam_table(found), "", f"written to {out / 'cam.png'}")
+    console.show(cam_table(found), "", f"written to {out / 'cam.png'}")
 
 
 @app.command()

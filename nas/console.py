@@ -1,10 +1,8 @@
-"""What the command shows: rankings, comparisons, stage tables."""
+"""What the command says of a search: its ranking, its verdict, how it is going."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,8 +15,7 @@ from nas.quantities import format_quantity, plural
 from nas.recipe import Recipe
 from nas.tables import plain
 from nas.verdict import recorded
-from search_space import Architecture, SearchSpace, cost
-from search_space.architecture import Part
+from search_space import SearchSpace, cost
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
 _STEADY = 5  # trainings of a network, whose mean few others can beat by luck
@@ -49,14 +46,14 @@ def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
     return " | ".join(words)
 
 
-def ranking(ledger: Ledger, k: int | None) -> Table:
-    """The best `k` children (all by default), the one that is handed over wherever it ranks, and the baseline."""
+def ranking(ledger: Ledger, k: int) -> Table:
+    """The best `k` children, the one that is handed over wherever it ranks, and the baseline."""
     unit = unit_of(ledger.recipe.objective.cost)
     costs = dict.fromkeys((unit, "FLOPs", "params"))
     headings = ("rank", "child", "reward", "accuracy", *costs, "trainings", "epochs", "seconds")
     table = plain(headings, ("rank", "child"))
     for rank, child in enumerate(ledger.best(), 1):
-        if k is None or rank <= k or child is ledger.winner:
+        if rank <= k or child is ledger.winner:
             table.add_row(str(rank), *_cells(child, unit), style="bold" if child is ledger.winner else None)
     if ledger.baseline.reward is not None:
         table.add_row("-", *_cells(ledger.baseline, unit), style="dim")
@@ -235,48 +232,6 @@ def _cheaper(ledger: Ledger, winner: Child) -> str:
     return f"; {name} off the target was measured to be {how}: accuracy {rival.accuracy:.2%}, {at} {unit}"
 
 
-def stages(architecture: Architecture, beside: Architecture | None = None) -> Table:
-    """Stage by stage: what it is, its output, FLOPs and params; another network beside it where given."""
-    networks = [architecture] if beside is None or beside.key() == architecture.key() else [architecture, beside]
-    names = [network.name for network in networks]
-    headings = [heading for name in names for heading in (name, "output", "FLOPs", "params")]
-    table = plain(["part", *headings], ["part", *names])
-    columns = [{part.name: (part, part_cost) for part, part_cost in cost.per_part(network)} for network in networks]
-    longest = max(columns, key=len)
-    for name in longest:
-        cells = []
-        for network, column in zip(networks, columns, strict=True):
-            cells += _part_cells(network, *column[name]) if name in column else [""] * 4
-        table.add_row(name, *cells)
-    totals = []
-    for network in networks:
-        total = cost.total(network)
-        totals += ["", "", format_quantity(total.flops), format_quantity(total.params)]
-    table.add_row("total", *totals, style="bold")
-    return table
-
-
-def _part_cells(network: Architecture, part: Part, part_cost: cost.Cost) -> list[str]:
-    out = part.out_shape
-    shape = f"{out.chs}x{out.size}x{out.size}"
-    return [_describe(network, part.name), shape, format_quantity(part_cost.flops), format_quantity(part_cost.params)]
-
-
-def _describe(network: Architecture, name: str) -> str:
-    """A part in a few letters, as papers write it: `2 x mbconv6 k3 s2 se0.25`."""
-    if name == "stem":
-        stem = network.stem
-        return f"conv k{stem.kernel_size} s{stem.stride}" + (" maxpool" if stem.pool == "max" else "")
-    if name == "head":
-        return "pool, linear" if network.head.out_chs is None else "conv k1, pool, linear"
-    stage = network.stages[int(name[len("stages[") : -1])]
-    ratio = f"{stage.exp_ratio:g}" if stage.op in ("mbconv", "bottleneck") else ""
-    words = [f"{stage.layers} x {stage.op}{ratio}", f"k{stage.kernel_size}", f"s{stage.stride}"]
-    words += [f"se{stage.se_ratio:g}"] if stage.se_ratio else []
-    words += [f"skip {stage.skip}"] if stage.skip != "identity" else []
-    return " ".join(words)
-
-
 def _cells(child: Child, unit: str) -> list[str]:
     network, result = child.trial.architecture, child.result
     if not isinstance(result, Measurement) or child.reward is None or child.accuracy is None or child.cost is None:
@@ -307,20 +262,6 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"
-
-
-def bench(summary: Mapping[str, Any]) -> Table:
-    """Median regrets with quartiles, a row for each controller and a column for each budget."""
-    budgets = [f"{budget:,} children" for budget in summary["setup"]["budgets"]]
-    headings = ("controller", "seeds", *budgets, "ms per child")
-    table = plain(headings, ("controller",), "regret in accuracy points: median (quartiles)")
-    for name, figures in summary["controllers"].items():
-        if not figures["seeds"]:
-            continue
-        quartiles = zip(figures["regret_median"], figures["regret_q25"], figures["regret_q75"], strict=True)
-        cells = [f"{median:.2f} ({low:.2f}-{high:.2f})" for median, low, high in quartiles]
-        table.add_row(name, str(figures["seeds"]), *cells, f"{1000 * figures['seconds_per_child']:.1f}")
-    return table
 
 
 def show(*things: Table | str) -> None:

@@ -29,6 +29,7 @@ from nas import (
 )
 from nas.bench import Bench, Search
 from nas.bench_plot import write_plot
+from nas.bench_table import bench_table
 from nas.console import show
 from nas.evaluators import BenchmarkEvaluator
 from nas.folder import SCALE, Folder
@@ -173,7 +174,7 @@ def run_bench(prepared: Bench, workers: int, out: Path) -> None:
         else:
             out.rmdir()
     if done:
-        show(console.bench(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
+        show(bench_table(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
     if status:
         sys.exit(status)
 

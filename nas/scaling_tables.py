@@ -1,4 +1,4 @@
-"""Families as tables, and in words what a fit did to meet its wish."""
+"""A family as a table, and in words what a fit did to meet its wish."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from nas.cam import Cam
 from nas.fitting import TOLERANCE, MemoryFunction, Wish
 from nas.quantities import format_quantity
 from nas.scaling import Member, Scaler
@@ -31,18 +30,6 @@ def family_table(members: Sequence[Member], memory_of: MemoryFunction) -> Table:
             f"{member.flops / member.wished_flops:.3f}",
             f"{format_quantity(memory_of(network))}B",
         )
-    return shown
-
-
-def cam_table(found: Cam) -> Table:
-    """The networks of the activation maps: what they cost and how accurate they are."""
-    headings = ("grown in", "FLOPs", "params", "layers", "pixels", "last map", "accuracy")
-    shown = plain(headings, ("grown in",))
-    for view in found.views:
-        network, size = view.architecture, view.maps.shape[-1]
-        costs = (format_quantity(cost.flops(network)), format_quantity(cost.params(network)))
-        counts = (str(sum(stage.layers for stage in network.stages)), str(network.resolution), f"{size} x {size}")
-        shown.add_row(view.name, *costs, *counts, f"{view.accuracy:.2%}")
     return shown
 
 

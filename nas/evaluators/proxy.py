@@ -61,6 +61,11 @@ class ProxyEvaluator:
             expendable=executor.name == "tune",
         )
 
+    @property
+    def device(self) -> str:
+        """On which children train, as torch names it."""
+        return "cuda" if self.gpu else "cpu"
+
     def cost_function(self, name: str) -> CostFunction:
         """The cost of the deployed network (see `nas.costs.cost_function`)."""
         return cost_function(name)
@@ -104,13 +109,12 @@ class ProxyEvaluator:
         images = self.images(architecture)
         start = time.monotonic()
         torch.set_num_threads(self.threads)
-        device = "cuda" if self.gpu else "cpu"
         deadline = start + self.time_limit
         with _ended_after(_HANGS * self.time_limit + _MARGIN) if self.expendable else nullcontext():
             with training.seeded(seed):
                 network = build(self.child(architecture))
             result = training.train(
-                network, images, self.proxy, seed=seed, device=device, report=report, deadline=deadline
+                network, images, self.proxy, seed=seed, device=self.device, report=report, deadline=deadline
             )
         return Measurement(result.accuracy, len(result.accuracies), time.monotonic() - start)
 
