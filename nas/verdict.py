@@ -110,8 +110,7 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     basis: Basis = "random runs" if benchmark else "warm-up"
     if ledger.winner is None:
         return Verdict(0, basis, reason="no child has a result")
-    itself = "this search is random sampling itself" if ledger.recipe.controller.name == "random" else ""
-    if reason := _guessing(ledger, measured) or itself:
+    if reason := _guessing(ledger, measured) or _nothing_learned(ledger, measured):
         return Verdict(len(measured), basis, reason=reason)
     rng = np.random.default_rng(np.random.SeedSequence([ledger.recipe.seed, _STREAM]))
     if benchmark:
@@ -132,6 +131,16 @@ def _guessing(ledger: Ledger, measured: list[Child]) -> str:
         return ""
     told = f"{guessing} of {len(measured)} children are no better than naming the commonest class"
     return f"{told} ({_guess(ledger):.2%}); train longer (proxy.epochs), or on more images"
+
+
+def _nothing_learned(ledger: Ledger, measured: list[Child]) -> str:
+    """Why a search of random children alone can't be compared with them; empty otherwise."""
+    if not all(_is_random(child) for child in measured):
+        return ""
+    name = ledger.recipe.controller.name
+    if name == "random":
+        return "this search is random sampling itself"
+    return f"all its children were drawn at random, before {name} had learned anything; give it more children"
 
 
 def _guess(ledger: Ledger) -> float:

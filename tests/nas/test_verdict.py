@@ -125,6 +125,12 @@ def test_random_search_is_random_sampling_itself(searched):
     assert "is random sampling itself" in str(verdict(ledger))
 
 
+def test_a_search_that_ended_before_it_learned_anything_says_so(searched):
+    ledger = searched(range(20), 20, "controller={name: evolution}")
+    assert "drawn at random, before evolution had learned anything" in str(verdict(ledger))
+    assert verdict(searched(range(20), 10, "controller={name: random}")).gain is not None  # taken over from another
+
+
 def test_a_search_without_a_result_says_so(searched):
     assert "no child has a result" in str(verdict(searched([], 0)))
 
