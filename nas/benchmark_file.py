@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,6 +91,7 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
     kind: Format | None = None
     encode = Encoder(space)
     networks: dict[Actions, Network] = {}
+    rows: set[tuple[object, ...]] = set()
     for number, row in _rows(path):
         with _named(path, number):
             if kind is None:
@@ -103,8 +105,10 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             accuracies = [accuracy / 100 for accuracy in kind.accuracies(row)]
             measured = {name: _number(row, name, least=1e-9) for name in metrics if row[name] is not None}
             network = networks.setdefault(actions, Network(number, [], {}))
-            if network.accuracies and (not kind.repeats or set(accuracies) & set(network.accuracies)):
+            told = (actions, *accuracies, *measured.values())
+            if network.accuracies and (not kind.repeats or told in rows):
                 raise BenchmarkError(f"{kind.fields[0]}: the same network as in line {network.line}")
+            rows.add(told)
             network.accuracies.extend(accuracies)
             for name, value in measured.items():
                 network.metrics.setdefault(name, value)
@@ -145,7 +149,16 @@ def check_space(source: str, space: SearchSpace) -> None:
     kind = format_of(source)
     network = load_architecture(kind.baseline) if source == REHEARSAL else _first(source, kind)
     if not space.contains(network):
-        raise BenchmarkError(f"space: {space.name} is not the benchmark's: {source} has networks of {kind.space}")
+        raise BenchmarkError(
+            f"space: {space.name} is not the benchmark's: {source} has networks of {kind.space}, from which it differs "
+            f"in `{difference(space, kind.space)}`"
+        )
+
+
+def difference(space: SearchSpace, library: str) -> str | None:
+    """The first field in which a space differs from one of the library; None where only the name does."""
+    theirs, ours = load_space(library).to_dict(), space.to_dict()
+    return next((field for field in theirs if field != "name" and theirs[field] != ours.get(field)), None)
 
 
 def _first(path: str, kind: Format) -> Architecture:
@@ -168,6 +181,7 @@ def _named(path: str, number: int) -> Iterator[None]:
 
 def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers from 1 and rows."""
+    path = os.path.expanduser(path)
     try:
         if Path(path).is_fifo():
             raise BenchmarkError(f"{path}: is a pipe; it is read more than once and must be a file")

@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from controllers.features import Features
-from nas.benchmark_file import ACCEL, REHEARSAL, BenchmarkError, Network, format_of, read
+from nas.benchmark_file import ACCEL, REHEARSAL, BenchmarkError, Network, difference, format_of, read
 from nas.costs import COSTS, CostFunction, cost_function
 from nas.encoder import Encoder
 from nas.evaluators import surrogate
@@ -28,7 +28,7 @@ from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
 from nas.quantities import plural, unreachable
 from nas.recipe import Recipe
-from search_space import Architecture, SearchSpace, cost, load_space
+from search_space import Architecture, SearchSpace, cost
 from search_space.space import Actions
 
 NOISE = 0.3
@@ -320,17 +320,11 @@ def _digest(content: bytes) -> str:
 
 
 def _check_rehearsed(space: SearchSpace) -> None:
-    if field := _difference(space, ACCEL.space):
+    if field := difference(space, ACCEL.space):
         raise BenchmarkError(
             f"benchmark.source: {REHEARSAL} knows the space {ACCEL.space} alone, "
             f"from which the space {space.name} differs in `{field}`"
         )
-
-
-def _difference(space: SearchSpace, library: str) -> str | None:
-    """The first field in which a space differs from one of the library; None where only the name does."""
-    theirs, ours = load_space(library).to_dict(), space.to_dict()
-    return next((field for field in theirs if field != "name" and theirs[field] != ours.get(field)), None)
 
 
 def _unmeasured(space: SearchSpace, networks: Mapping[Actions, Network], source: str) -> list[str]:
@@ -344,7 +338,7 @@ def _unmeasured(space: SearchSpace, networks: Mapping[Actions, Network], source:
         f"{space.decisions[i].name} {space.decisions[i].choices[action]}"
         for i, action in sorted(Encoder(space).choices() - measured)
     ]
-    if absent and _difference(space, format_of(source).space):
+    if absent and difference(space, format_of(source).space):
         raise BenchmarkError(f"{source}: no row has {_first_of(absent)}, which the space {space.name} offers")
     return absent
 

@@ -478,6 +478,8 @@ class TestBadFiles:
 
     def test_a_row_that_is_there_twice(self, accel, accel_rows, macro, complete, write):
         self.refused(write([*accel_rows, accel_rows[4]]), accel, "line 251: e: the same network as in line 5")
+        device = [row | {"latency_x": float(number)} for number, row in enumerate([*accel_rows, accel_rows[4]], 1)]
+        assert len(read(write(device), accel)) == len(accel_rows)  # as accurate by chance
         again = complete[7] | {"acc": [1.0, 2.0, 3.0]}
         self.refused(write([*complete[:10], again]), macro, "line 11: arch: the same network as in line 8")
 
