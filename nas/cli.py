@@ -33,6 +33,9 @@ Arch = Annotated[str, typer.Argument(help="A library name, a YAML file, or the f
 ThenScale = Annotated[bool, typer.Option("--then-scale", help="Then retrain, find coefficients, write a family.")]
 Moved = Annotated[str | None, typer.Option("--data", help="Where the images, or the benchmark's file, are now.")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.")]
+NewRun = Annotated[
+    Path | None, typer.Option("-o", "--out", help="Folder of the new run; the next free results/NAME by default.")
+]
 
 
 @app.command()
@@ -40,7 +43,7 @@ def search(
     recipe: Annotated[
         str, typer.Argument(help="A shipped recipe (digits, images, rehearse-b0, b0-imagenet) or a YAML file.")
     ],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder of the run; results/NAME by default.")] = None,
+    out: NewRun = None,
     data: Annotated[str | None, typer.Option(help="Image folder or .npz, or the benchmark's file.")] = None,
     settings: Set = None,
     workers: Workers = None,
@@ -85,11 +88,9 @@ def retarget(
     path: Run,
     flops: Annotated[str, typer.Option(help="The new target T: 200M.")],
     children: Annotated[
-        int | None, typer.Option(min=0, help="How many more to train; the recipe's by default.")
+        int | None, typer.Option(min=0, help="How many more to train; as many as RUN did by default.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder of the new run; the next free results/NAME by default.")
-    ] = None,
+    out: NewRun = None,
     data: Moved = None,
     settings: Set = None,
     workers: Workers = None,
@@ -109,7 +110,7 @@ def retarget(
     for setting in settings or []:
         if setting.partition("=")[0] in {"objective.cost", "objective.target", "children"}:
             raise InputError(f"--set {setting}: --flops and --children say that here")
-    laid_over = ["objective.cost=flops", f"objective.target={target!r}", *_settings(settings, workers)]
+    laid_over = [*_settings(settings, workers), "objective.cost=flops", f"objective.target={target!r}"]
     live.run_search(
         lambda watch: run.retarget(path, laid_over, children, out, ray_address, watch, data), workers, ray_address
     )
@@ -147,7 +148,7 @@ def top(
     if ledger.winner is None:
         console.show(status, console.no_result(ledger))
     else:
-        words = filter(None, (status, console.against_random(ledger), console.best(ledger, ledger.winner)))
+        words = filter(None, (console.against_random(ledger), status, console.best(ledger, ledger.winner)))
         console.show(*words, console.ranking(ledger, k))
 
 
@@ -198,7 +199,7 @@ def show(arch: Arch) -> None:
 
 @app.command()
 def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """Count FLOPs, params and memory, and measure latency, per stage and in all.
+    """Count FLOPs and params, per stage and in all, and memory; measure latency.
 
     Example: nas profile efficientnet-b0 --json
     """

@@ -15,6 +15,7 @@ from search_space import Architecture, cost, load_architecture
 from search_space.architecture import FORMAT
 from search_space.errors import InputError
 from search_space.files import read_yaml
+from search_space.library import names
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 PUBLISHED_CLASSES = 1000
@@ -61,7 +62,8 @@ def find_members(families: Iterable[str]) -> list[Architecture]:
     """
     members: dict[str, Architecture] = {}
     for family in families:
-        found = _in_folder(Path(family)) if Path(family).is_dir() else [load_architecture(family)]
+        known = family in names("architecture") or not Path(family).is_dir()
+        found = [load_architecture(family)] if known else _in_folder(Path(family))
         for member in found:
             members.setdefault(member.key(), member)
     return list(members.values())

@@ -17,6 +17,7 @@ from nas.journal import Event, parse
 from nas.ledger import Ledger
 from nas.recipe import Recipe
 from search_space import Architecture, InputError, load_architecture
+from search_space.library import names
 
 RESULTS = Path("results")
 JOURNAL, RECIPE, BEST, SCALE = "journal.jsonl", "recipe.yaml", "best.yaml", "scale"
@@ -117,7 +118,7 @@ def find_architecture(name_or_path: str) -> Architecture:
         InputError: none of these, or a run without a finished child.
     """
     path = Path(name_or_path)
-    if not path.is_dir():
+    if name_or_path in names("architecture") or not path.is_dir():
         return load_architecture(name_or_path)
     ledger = Folder.open(path).ledger()
     if ledger.winner is None:

@@ -50,6 +50,8 @@ def _held_out(value: object) -> object:
 
 def _absolute(value: str) -> str:
     """Paths become absolute, so that a run can be resumed and trained from any folder; names stay."""
+    if "\0" in value:
+        raise ValueError("must be a path, which holds no null byte")
     path = Path(os.path.expanduser(value))  # which leaves an unknown ~user as it is
     return value if value in _NAMES or not path.exists() else str(path.absolute())
 

@@ -225,7 +225,7 @@ def _check_address(address: str) -> None:
     if address.startswith("ray://"):
         raise InputError(f"--ray-address {address}: no Ray Client; give auto or HOST:6379 on a node of the cluster")
     host, separator, port = address.rpartition(":")
-    if separator and port.isdigit():
+    if separator and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         except OSError as error:

@@ -245,6 +245,12 @@ def test_settings(setting, path, value):
     assert found == value
 
 
+def test_a_setting_goes_into_a_section_that_a_written_out_recipe_leaves_empty(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(digits("children=3").to_yaml())
+    assert Recipe.load(str(path), ["scale.step=0.2"]).scale.step == 0.2
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
