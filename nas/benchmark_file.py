@@ -31,6 +31,7 @@ REHEARSAL = "rehearsal"
 
 _METRICS = ("throughput_", "latency_")
 _GZIP = b"\x1f\x8b"
+_MOST_APART = 0.1  # between accuracies of one network's trainings, which chance doesn't explain
 
 
 class BenchmarkError(InputError):
@@ -85,8 +86,8 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
 
     Raises:
         BenchmarkError: one line that names the file, the row and the field: no such file, another format, a missing
-            field, NaN, an accuracy outside 0..100, a row that is there twice, a network outside the space, or one
-            whose FLOPs or params aren't those that the space's network has.
+            field, NaN, an accuracy outside 0..100, a row that is there twice, trainings of one network that contradict
+            each other, a network outside the space, or one whose FLOPs or params aren't those that the space's has.
     """
     kind: Format | None = None
     encode = Encoder(space)
@@ -108,6 +109,11 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             told = (actions, *accuracies, *measured.values())
             if network.accuracies and (not kind.repeats or told in rows):
                 raise BenchmarkError(f"{kind.fields[0]}: the same network as in line {network.line}")
+            if any(abs(a - b) > _MOST_APART for a in accuracies for b in network.accuracies):
+                raise BenchmarkError(
+                    f"accuracy {100 * accuracies[0]:g}%: the same network has {100 * network.accuracies[0]:g}% in line "
+                    f"{network.line}; leave out the training that broke down"
+                )
             rows.add(told)
             network.accuracies.extend(accuracies)
             for name, value in measured.items():

@@ -480,6 +480,9 @@ class TestBadFiles:
         self.refused(write([*accel_rows, accel_rows[4]]), accel, "line 251: e: the same network as in line 5")
         device = [row | {"latency_x": float(number)} for number, row in enumerate([*accel_rows, accel_rows[4]], 1)]
         assert len(read(write(device), accel)) == len(accel_rows)  # as accurate by chance
+        broken = accel_rows[4] | {"top1": 10.0}
+        told = f"line 251: accuracy 10%: the same network has {accel_rows[4]['top1']:g}% in line 5"
+        self.refused(write([*accel_rows, broken]), accel, told)
         again = complete[7] | {"acc": [1.0, 2.0, 3.0]}
         self.refused(write([*complete[:10], again]), macro, "line 11: arch: the same network as in line 8")
 
