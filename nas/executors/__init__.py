@@ -24,9 +24,8 @@ def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
     """
     if recipe.executor.name == "serial" or recipe.proxy is None:
         if ray_address is not None:
-            how = "looks children up in this process" if recipe.proxy is None else "trains in one process"
-            set_tune = "" if recipe.proxy is None else "; set executor.name=tune"
-            raise InputError(f"--ray-address: this recipe {how}, without Ray{set_tune}")
+            instead = "; set executor.name=tune" if recipe.proxy else ""
+            raise InputError(f"--ray-address: this recipe trains in one process, without Ray{instead}")
         if recipe.proxy is not None and recipe.executor.gpus_per_child and not torch.cuda.is_available():
             raise InputError("executor.gpus_per_child: torch sees no GPU here; set it to 0")
         return SerialExecutor()

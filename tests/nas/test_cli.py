@@ -196,10 +196,6 @@ def test_retargeting_again_trains_as_many_as_the_run_before(finished, nas):
     assert "10/10 done" in nas("retarget", "new", "--flops", "700K", "-o", "newer")[1]
 
 
-def test_a_report_opens_with_the_verdict(finished, nas):
-    assert "random sampling" in nas("top", "run")[1].splitlines()[0]
-
-
 def test_a_folder_hides_no_network_of_the_library(nas, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert nas("export", "efficientnet-b0", "-o", "efficientnet-b0")[0] == 0

@@ -63,7 +63,7 @@ def test_the_best_estimate_is_handed_over(run, nas):
 def test_reports_open_with_the_verdict_of_the_search(run, nas):
     told = str(recorded(run.ledger()))
     assert "random sampling" in told
-    assert nas("top", "run")[1].splitlines()[1] == told
+    assert nas("top", "run")[1].splitlines()[0] == told
     for words in (RETRAIN, ("top", "run"), ("resume", "run")):
         assert f"Before retraining: {told}" in nas(*words)[1].splitlines()
     assert sum(event["event"] == "verdict" for event in parse(run.journal)[0]) == 1
