@@ -111,7 +111,9 @@ def _drop_what_belongs_to_another(values: dict[str, Any], settings: Sequence[str
 def _write(values: dict[str, Any], path: Sequence[str], value: object, where: str) -> None:
     """Write a value into nested mappings; `where` is what asked for it."""
     for section in path[:-1]:
-        inner = values[section] = {} if values.get(section) is None else values[section]
+        if values.get(section) is None:
+            values[section] = {}
+        inner = values[section]
         if not isinstance(inner, dict):
             raise RecipeError(f"{where}: {section} holds no fields")
         values = inner

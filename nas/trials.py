@@ -83,7 +83,8 @@ class Trials:
             event |= {"event": "failed", "reason": result.reason}
         else:
             event |= {"event": "completed", **asdict(result)}
-        self._journal.append(*([self._header()] if self._journal.empty else []), event)
+        first = [self._header()] if self._journal.empty else []
+        self._journal.append(*first, event)
         self.results[trial.number] = result
         self._watch(self)
 

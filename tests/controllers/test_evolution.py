@@ -46,7 +46,10 @@ def test_children_of_a_conditional_space_are_other_networks():
 
 def test_parents_are_chosen_by_the_objective_of_today(space):
     weight = [1.0]
-    objective = lambda accuracy, cost: accuracy - weight[0] * cost  # noqa: E731
+
+    def objective(accuracy, cost):
+        return accuracy - weight[0] * cost
+
     options = {"population_size": 2, "sample_size": 2}
     controller = controllers.create(
         "evolution", space, objective=objective, cost=lambda network: 1.0, seed=0, options=options
