@@ -31,7 +31,7 @@ REHEARSAL = "rehearsal"
 
 _METRICS = ("throughput_", "latency_")
 _GZIP = b"\x1f\x8b"
-_MOST_APART = 0.1  # between accuracies of one network's trainings, which chance doesn't explain
+_MOST_APART = 0.1  # accuracies in [0, 1] of one network's trainings; chance explains no more
 
 
 class BenchmarkError(InputError):
@@ -106,7 +106,7 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             accuracies = [accuracy / 100 for accuracy in kind.accuracies(row)]
             measured = {name: _number(row, name, least=1e-9) for name in metrics if row[name] is not None}
             network = networks.setdefault(actions, Network(number, [], {}))
-            told = (actions, *accuracies, *measured.values())
+            told = (actions, *accuracies, *measured.items())
             if network.accuracies and (not kind.repeats or told in rows):
                 raise BenchmarkError(f"{kind.fields[0]}: the same network as in line {network.line}")
             if any(abs(a - b) > _MOST_APART for a in accuracies for b in network.accuracies):
