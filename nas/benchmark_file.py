@@ -13,10 +13,12 @@ import math
 import os
 import sys
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,8 @@ class Network:
     Attributes:
         line: where it is first.
         accuracies: of its trainings, in [0, 1].
-        metrics: measured on devices, in the file's own unit; without those that weren't measured (null in the file).
+        metrics: measured on devices, in the file's own unit, means of what its rows tell; without those that weren't
+            measured (null in the file).
     """
 
     line: int
@@ -92,6 +95,7 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
     kind: Format | None = None
     encode = Encoder(space)
     networks: dict[Actions, Network] = {}
+    measurements: dict[tuple[Actions, str], list[float]] = defaultdict(list)
     rows: set[tuple[object, ...]] = set()
     for number, row in _rows(path):
         with _named(path, number):
@@ -117,7 +121,9 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             rows.add(told)
             network.accuracies.extend(accuracies)
             for name, value in measured.items():
-                network.metrics.setdefault(name, value)
+                measurements[actions, name].append(value)
+    for (actions, name), values in measurements.items():
+        networks[actions].metrics[name] = fmean(values)
     if not networks:
         raise BenchmarkError(f"{path}: holds no row")
     if np.median([max(network.accuracies) for network in networks.values()]) <= 1 / 100:

@@ -492,10 +492,11 @@ class TestBadFiles:
         assert len(networks) == len(accel_rows)
         assert len(networks[4].accuracies) == 2
 
-    def test_a_metric_that_only_a_later_row_of_a_network_tells_is_kept(self, accel, accel_rows, write):
-        again = accel_rows[-1] | {"top1": accel_rows[-1]["top1"] + 0.5, "throughput_a100": 5000.0}
-        networks = list(read(write([*accel_rows, again]), accel).values())
-        assert networks[-1].metrics == {"throughput_a100": 5000.0}
+    def test_of_all_that_rows_of_a_network_tell_of_a_metric_the_mean_counts(self, accel, accel_rows, write):
+        assert accel_rows[-1]["throughput_a100"] is None
+        told = [accel_rows[-1] | {"throughput_a100": measured} for measured in (5000.0, 6000.0)]
+        networks = list(read(write([*accel_rows, *told]), accel).values())
+        assert networks[-1].metrics == {"throughput_a100": 5500.0}
 
     def test_the_space_of_another_file(self, accel, accel_rows, macro, complete, write):
         self.refused(write(accel_rows), macro, "line 1: e: outside the space nas-bench-macro: ")
