@@ -1,7 +1,7 @@
 """Controllers side by side on real training: equal children, several seeds, the winners trained again.
 
-eg: python benchmarks/real_training.py digits 24 5 random ppo model_based
-    python benchmarks/real_training.py images 20 3 random ppo model_based --set data.source=photos data.holdout=0.5
+Usage: python benchmarks/real_training.py digits 24 5 random ppo model_based
+       python benchmarks/real_training.py images 20 3 random ppo model_based --set data.source=photos data.holdout=0.5
 
 Each search is serial; one line per search is printed as it ends: the reward that the search saw of the network it
 hands over, and the mean reward of that network trained again with `RETRAININGS` fresh seeds on the same split, which no

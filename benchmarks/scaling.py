@@ -45,7 +45,7 @@ def published() -> None:
 
 
 def table3() -> None:
-    """Params and FLOPs of grown networks, and how often the base's, beside what the formula promises."""
+    """Params and FLOPs of grown networks, as multiples of the base's too, beside what the formula promises."""
     print(
         f"{'network':14} {'grown by':24} {'pixels':>6} {'params':>8} {'ratio':>6} {'FLOPs':>8} {'ratio':>6} {'wish':>5}"
     )

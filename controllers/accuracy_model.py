@@ -83,7 +83,7 @@ class AccuracyModel:
         self._weights = self._inverse @ self._y
 
     def fantasize(self, x: np.ndarray) -> AccuracyModel:
-        """A copy that believes to have observed its own mean at the rows of `x` (k, columns): as sure as if told.
+        """A copy conditioned on its own mean at the rows of `x` (k, columns), as if that had been observed.
 
         The Kriging believer (Ginsbourger et al., Kriging is well-suited to parallelize optimization, 2010).
         """

@@ -193,7 +193,7 @@ class Controller(ABC, Generic[OptionsT]):
             self._learn(outcome)
 
     def replace(self, asked: Suggestion, made: Suggestion) -> None:
-        """Take the last suggestion back for one that was made in its place, as rounding elsewhere may have it."""
+        """Put another in the last suggestion's place: a replay on another processor may round differently."""
 
     def recommend(self) -> Architecture | None:
         """The architecture to hand over: the best mean reward observed; None before any success."""

@@ -214,8 +214,8 @@ def _ranges(space: SearchSpace) -> list[tuple[int, int | None]]:
 
     The last end is open, so that a row that is too long isn't taken for a known one.
     """
-    stages = [sorted(next(space.stage_options(i))[0]) for i in range(space.num_stages)]
-    ends = list(accumulate((len(stage) for stage in stages), initial=len(space.decisions) - sum(map(len, stages))))
+    lengths = (len(next(space.stage_options(i))[0]) for i in range(space.num_stages))
+    ends = list(accumulate(lengths, initial=len(space.outside)))
     return [(0, ends[0]), *pairwise(ends), (ends[-1], None)]
 
 

@@ -108,7 +108,7 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
                 raise BenchmarkError(f"{late[0]}: not in the rows before; write null where it wasn't measured")
             actions = _encoded(encode, template.decode(kind.actions(row, template)), space, row, kind)
             accuracies = [accuracy / 100 for accuracy in kind.accuracies(row)]
-            measured = {name: _number(row, name, least=1e-9) for name in metrics if row[name] is not None}
+            measured = {name: _number(row[name], name, least=1e-9) for name in metrics if row[name] is not None}
             network = networks.setdefault(actions, Network(number, [], {}))
             told = (actions, *accuracies, *measured.items())
             if network.accuracies and (not kind.repeats or told in rows):
@@ -251,16 +251,12 @@ def _encoded(
         raise BenchmarkError(f"{kind.fields[0]}: outside the space {space.name}: {error}") from None
     cost = total(architecture)
     for field, ours in ((kind.flops, cost.flops), ("params", cost.params)):
-        if _number(row, field) != ours:
+        if _number(row[field], field) != ours:
             raise BenchmarkError(f"{field}: {row[field]}, but this network of the space {space.name} has {ours}")
     return actions
 
 
-def _number(row: Mapping[str, Any], field: str, least: float = 0, most: float = math.inf) -> float:
-    return _finite(row[field], field, least, most)
-
-
-def _finite(value: Any, field: str, least: float = 0, most: float = math.inf) -> float:
+def _number(value: Any, field: str, least: float = 0, most: float = math.inf) -> float:
     if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
         raise BenchmarkError(f"{field}: must be a finite number, not {value!r:.40}")
     if not least <= value <= most:
@@ -298,8 +294,8 @@ def _macro_actions(row: Mapping[str, Any], space: SearchSpace) -> Actions:
 def _macro_accuracies(row: Mapping[str, Any]) -> list[float]:
     if not isinstance(row["acc"], list) or len(row["acc"]) != 3:
         raise BenchmarkError(f"acc: must be three accuracies, not {row['acc']!r:.40}")
-    _number(row, "mean", most=100)
-    return [_finite(value, "acc", most=100) for value in row["acc"]]
+    _number(row["mean"], "mean", most=100)
+    return [_number(value, "acc", most=100) for value in row["acc"]]
 
 
 FORMATS = ACCEL, MACRO = (
@@ -310,7 +306,7 @@ FORMATS = ACCEL, MACRO = (
         fields=("e", "k", "l", "se", "top1", "macs", "params"),
         flops="macs",
         actions=_accel_actions,
-        accuracies=lambda row: [_number(row, "top1", most=100)],
+        accuracies=lambda row: [_number(row["top1"], "top1", most=100)],
         repeats=True,
     ),
     Format(

@@ -14,7 +14,7 @@ _BACKGROUNDS = 4
 """Random networks in which every choice is tried."""
 
 _CLASSES = 2
-"""The images have so many whatever a space says, and any number of them shows the same."""
+"""Of the networks that are compared; any number gives the same answer."""
 
 
 def unseen(space: SearchSpace, proxy: Proxy) -> list[str]:

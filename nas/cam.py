@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas.data import ImageData, Pixels, Rows, load
+from nas.data import ImageData, Pixels, Rows, load, rank_in_class
 from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import check_unchanged
 from nas.limits import check_training
@@ -151,12 +151,9 @@ def spread_over_classes(labels: Rows, rows: Rows, count: int) -> Rows:
     """
     if count > len(rows):
         raise InputError(f"--images {count}: only {len(rows)} images are held out")
-    by_class = rows[np.argsort(labels[rows], kind="stable")]
-    _, starts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
-    rank = np.arange(len(rows)) - np.repeat(starts, sizes)
-    if count < len(starts):
-        return by_class[starts[np.arange(count) * len(starts) // count]]
-    return by_class[np.argsort(rank, kind="stable")][:count]
+    found = labels[rows]
+    in_turn, classes = rows[np.lexsort((found, rank_in_class(found)))], len(np.unique(found))
+    return in_turn[np.arange(count) * classes // count] if count < classes else in_turn[:count]
 
 
 @torch.inference_mode()

@@ -17,6 +17,6 @@ def cam_table(found: Cam) -> Table:
     for view in found.views:
         network, size = view.architecture, view.maps.shape[-1]
         costs = (format_quantity(cost.flops(network)), format_quantity(cost.params(network)))
-        counts = (str(sum(stage.layers for stage in network.stages)), str(network.resolution), f"{size} x {size}")
+        counts = (str(network.layers), str(network.resolution), f"{size} x {size}")
         shown.add_row(view.name, *costs, *counts, f"{view.accuracy:.2%}")
     return shown

@@ -26,7 +26,7 @@ app = typer.Typer(
 
 BENCHED = "model_based,ppo,reinforce,evolution,random"
 
-Set = Annotated[list[str] | None, typer.Option("--set", help="Lay a value over the recipe: objective.target=300M.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a value of the recipe: objective.target=300M.")]
 Workers = Annotated[int | None, typer.Option(help="Children at a time; as many as fit by default.")]
 RayAddress = Annotated[str | None, typer.Option(help="A running Ray cluster, on one of its nodes: auto, or HOST:6379.")]
 Arch = Annotated[str, typer.Argument(help="A library name, a YAML file, or the folder of a run (its best).")]
@@ -96,7 +96,7 @@ def retarget(
     workers: Workers = None,
     ray_address: RayAddress = None,
 ) -> None:
-    """Search on for another FLOPs target; every training of the earlier run counts again.
+    """Continue a search for another FLOPs target; every training of the earlier run counts again.
 
     Example: nas retarget results/digits --flops 200M --children 20
     """
@@ -119,7 +119,7 @@ def retarget(
 @app.command()
 def top(
     path: Run,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many; what is handed over comes along.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many; the one handed over is always included.")] = 10,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train them again and hand over the best.")] = False,
     seeds: Annotated[int | None, typer.Option(help="Retrainings of each network; 3 by default.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Of a retraining; 4 times the proxy's by default.")] = None,
@@ -198,7 +198,7 @@ def show(arch: Arch) -> None:
 
 
 @app.command()
-def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def profile(arch: Arch, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """Count FLOPs and params, per stage and in all, and memory; measure latency.
 
     Example: nas profile efficientnet-b0 --json
@@ -255,7 +255,9 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     dimension: Annotated[str | None, typer.Option(help="depth, width, resolution or compound (default).")] = None,
     divisor: Annotated[int, typer.Option(help="Channels are multiples of it.")] = 8,
     round_resolution: Annotated[int, typer.Option(help="Pixels are multiples of it.")] = 1,
-    flops: Annotated[str | None, typer.Option(help="One member as near to them as can be: 1.8G.")] = None,
+    flops: Annotated[
+        str | None, typer.Option(help="One member within 2% of them, or as near as possible: 1.8G.")
+    ] = None,
     memory: Annotated[
         str | None, typer.Option(help="The largest member within both this and --flops; 500M is 5e8 bytes.")
     ] = None,
@@ -269,7 +271,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     step: Annotated[float | None, typer.Option(help="Of the grid; 0.1 by default.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Of alpha beta^2 gamma^2 from 2; 0.1 by default.")] = None,
     leaders: Annotated[int | None, typer.Option(help="Candidates to train again; 4 by default.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Their trainings; 3 by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each leader; 3 by default.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also grow by width, depth, resolution alone.")] = False,
     workers: Workers = None,
     ray_address: RayAddress = None,
@@ -383,13 +385,13 @@ def bench(  # noqa: PLR0913, PLR0917 (one option each)
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write bench.json and bench.html into.")],
     data: Annotated[str, typer.Option(help="The benchmark's file; the shipped surrogate by default.")] = "rehearsal",
     controllers: Annotated[str, typer.Option(help="Names, also optuna-tpe and pyglove-evolution.")] = BENCHED,
-    budgets: Annotated[str, typer.Option(help="Children after which regret is taken.")] = "50,100,200",
+    budgets: Annotated[str, typer.Option(help="Numbers of children after which regret is measured.")] = "50,100,200",
     seeds: Annotated[int, typer.Option(help="Searches of each controller.")] = 20,
     space: Annotated[str | None, typer.Option(help="A space or its file; the benchmark's own by default.")] = None,
     objective: Annotated[str, typer.Option(help="mnasnet, hard, absolute or auto.")] = "mnasnet",
     target: Annotated[str | None, typer.Option(help="T in FLOPs; the benchmark's own by default.")] = None,
-    noise: Annotated[float | None, typer.Option(help="Of an observed accuracy, in points.")] = None,
-    in_flight: Annotated[int, typer.Option(help="Children always under way.")] = 1,
+    noise: Annotated[float | None, typer.Option(help="Standard deviation of an observed accuracy, in points.")] = None,
+    in_flight: Annotated[int, typer.Option(help="Children kept under way.")] = 1,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A controller's option: ppo.lr=0.01.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Searches at a time.")] = 2,
 ) -> None:

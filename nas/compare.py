@@ -100,7 +100,8 @@ def words(members: Sequence[Architecture]) -> str:
         return SOURCE
     counts = " and ".join(f"{count:,}" for count in sorted({member.num_classes for member in others}))
     which = "Ours" if len(others) == len(members) else f"{len(others)} of ours"
-    return f"{SOURCE} {which} tell {counts} classes apart, the published ones 1,000, which alone changes params."
+    published = f"the published ones {PUBLISHED_CLASSES:,}, which alone changes params."
+    return f"{SOURCE} {which} tell {counts} classes apart, {published}"
 
 
 def _in_folder(folder: Path) -> list[Architecture]:

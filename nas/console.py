@@ -14,7 +14,7 @@ from nas.objective import BAND
 from nas.quantities import format_quantity, plural
 from nas.recipe import Recipe
 from nas.tables import plain
-from nas.verdict import recorded
+from nas.verdict import recorded_verdict
 from search_space import SearchSpace, cost
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
@@ -62,7 +62,7 @@ def ranking(ledger: Ledger, k: int) -> Table:
 
 def against_random(ledger: Ledger) -> str:
     """Whether the search beat random sampling; empty before its end."""
-    judged = recorded(ledger)
+    judged = recorded_verdict(ledger)
     return f"{'Before retraining: ' if ledger.retrained else ''}{judged}" if judged else ""
 
 
@@ -115,8 +115,8 @@ def blind_words(recipe: Recipe, space: SearchSpace) -> str:
     if not names:
         return ""
     return (
-        f"the proxy trains the same network whatever these are, so that cost and luck choose them: {', '.join(names)}; "
-        "fix them in the space, or give proxy.width, proxy.resolution or proxy.final_size that tell them apart"
+        f"the proxy trains the same network whatever these are, so only cost and luck decide them: {', '.join(names)}; "
+        "fix them in the space, or set proxy.width, proxy.resolution or proxy.final_size so that they differ"
     )
 
 

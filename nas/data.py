@@ -221,7 +221,7 @@ def _images(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         if entry.is_dir():
             yield from _images(entry.path)
         elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or not os.path.exists(entry.path)):
-            yield entry  # a broken link too: it is told by the one who reads it
+            yield entry  # a broken link too: who reads it reports the error
 
 
 def _arrays(path: Path, holdout: str | float | None) -> _Source:
@@ -305,10 +305,14 @@ def _spread(labels: Rows, rng: np.random.Generator) -> Rows:
     """Shuffle rows so that every leading part holds the classes in proportion, one of each class coming first."""
     shuffled = rng.permutation(len(labels))
     classes = labels[shuffled]
-    counts = np.bincount(classes)
-    rank = np.empty(len(labels))
-    rank[np.argsort(classes, kind="stable")] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return shuffled[np.argsort(rank / counts[classes], kind="stable")]
+    return shuffled[np.argsort(rank_in_class(classes) / np.bincount(classes)[classes], kind="stable")]
+
+
+def rank_in_class(labels: Rows) -> Rows:
+    """How many rows before each one have its label (n,)."""
+    counts, rank = np.bincount(labels), np.empty(len(labels), np.int64)
+    rank[np.argsort(labels, kind="stable")] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rank
 
 
 def _mapped(source: _Source, shape: tuple[int, int, int, int]) -> Pixels:

@@ -23,12 +23,7 @@ class Encoder:
             for actions, stage in space.stage_options(i):
                 known.setdefault(stage, actions)
             self._stages.append(known)
-        inside = {i for known in self._stages for actions in known.values() for i in actions}
-        self._outside = [
-            (i, attrgetter(decision.name), decision.choices)
-            for i, decision in enumerate(space.decisions)
-            if i not in inside
-        ]
+        self._outside = [(i, attrgetter(space.decisions[i].name), space.decisions[i].choices) for i in space.outside]
 
     def __call__(self, architecture: Architecture) -> Actions:
         """Actions that lead to the same network.

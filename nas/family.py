@@ -56,7 +56,7 @@ def make_scaler(
     dimension: str | None,
     coefficients: Sequence[float | None],
     rounding: Rounding,
-    any_product: bool = False,
+    any_product: bool,
 ) -> Scaler:
     """The scaler that the options ask for.
 
@@ -74,14 +74,16 @@ def make_scaler(
     if preset is not None:
         if preset not in PRESETS:
             raise InputError(f"--preset: {preset!r} is unknown; use {', '.join(PRESETS)}")
-        if given or dimension is not None:
-            raise InputError("--preset: has its own growth; leave --alpha, --beta, --gamma and --dimension out")
+        if given or any_product or dimension is not None:
+            raise InputError(
+                "--preset: has its own growth; leave out --alpha, --beta, --gamma, --any-product and --dimension"
+            )
         return PRESETS[preset](rounding)
     if dimension is not None and dimension not in DIMENSIONS:
         raise InputError(f"--dimension: {dimension!r} is unknown; use one of {', '.join(DIMENSIONS)}")
     if dimension not in (None, "compound"):
-        if given:
-            raise InputError(f"--dimension {dimension}: grows alone; leave --alpha, --beta and --gamma out")
+        if given or any_product:
+            raise InputError(f"--dimension {dimension}: grows alone; leave out --alpha, --beta, --gamma, --any-product")
         return CompoundScaler(DIMENSIONS[dimension], rounding)
     papers = (PAPER.alpha, PAPER.beta, PAPER.gamma)
     shares = [paper if value is None else value for value, paper in zip(coefficients, papers, strict=True)]
@@ -122,7 +124,7 @@ def write(members: Sequence[Member], folder: Path) -> list[Path]:
     """
     texts = {f"{member.architecture.name}.yaml": member.architecture.to_yaml() for member in members}
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: exists and is no folder; choose another name")
+        raise InputError(f"-o {folder}: exists and is not a folder; choose another name")
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name not in texts or not path.is_file() or path.read_bytes() != texts[path.name].encode():
             raise InputError(f"-o {folder}: exists and holds something else ({path.name}); choose another name")

@@ -13,14 +13,14 @@ from search_space.architecture import Architecture
 from search_space.errors import InputError
 
 TOLERANCE = 0.02
-"""A wish counts as met this near to it, as a share of it."""
+"""A wish counts as met within this relative distance."""
 
 MemoryFunction = Callable[[Architecture], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """FLOPs alone are to be come near to; with memory, both are limits (the paper's equation 2).
+    """With FLOPs alone, a network near them is wanted; with memory, both are limits (the paper's equation 2).
 
     Attributes:
         flops: multiply-adds for one image.

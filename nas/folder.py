@@ -7,7 +7,6 @@ runs, and after a crash (see `nas.journal`).
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,14 +100,14 @@ class Folder:
 
 def _next_free(name: str) -> Path:
     """A new folder in `RESULTS`, also where others look for one at the same time."""
-    for number in itertools.count(1):
+    number = 1
+    while True:
         path = RESULTS / (name if number == 1 else f"{name}-{number}")
         try:
             path.mkdir(parents=True)
+            return path
         except FileExistsError:
-            continue
-        return path
-    raise AssertionError
+            number += 1
 
 
 def find_architecture(name_or_path: str) -> Architecture:

@@ -37,7 +37,7 @@ class Trained:
         first: accuracy of the training that all candidates had; None if it failed.
         again: accuracies with fresh seeds; none unless it is a leader or the paper's.
         at_double: `first` at twice the base's FLOPs.
-        estimate: of the accuracy at twice the base's FLOPs from `again`, drawn towards the mean of the leaders.
+        estimate: of the accuracy at twice the base's FLOPs from `again`, shrunk towards the mean of the leaders.
     """
 
     candidate: Candidate

@@ -95,7 +95,7 @@ def _figures(found: Grid, family: Sequence[Member]) -> dict[str, Any]:
 
 def _size(network: Architecture) -> dict[str, Any]:
     figures = {"resolution": network.resolution, "flops": cost.flops(network), "params": cost.params(network)}
-    return {"name": network.name, "layers": sum(stage.layers for stage in network.stages), **figures}
+    return {"name": network.name, "layers": network.layers, **figures}
 
 
 def _interval(estimate: Estimate) -> dict[str, float]:

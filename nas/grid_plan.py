@@ -105,13 +105,13 @@ def coefficients(step: float, tolerance: float) -> list[Coefficients]:
     return near
 
 
-def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding | None = None) -> Plan:
+def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding) -> Plan:
     """Grow the candidates and load the images, before anything is trained.
 
     Args:
         architecture: the deployed network.
         recipe: with images; its `scale` section has the settings, the defaults if there is none.
-        rounding: of the family's channels and pixels; None for that of the release.
+        rounding: of the family's channels and pixels.
 
     Raises:
         InputError: the recipe, the data or a setting can't be used.
@@ -120,7 +120,6 @@ def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding | Non
         raise GridError(f"{recipe.name}: looks networks up in a benchmark; a grid needs a recipe with images")
     settings = recipe.scale or Scale()
     wanted = coefficients(settings.step, settings.tolerance)
-    rounding = rounding or Rounding()
     CompoundScaler(rounding=rounding).family(architecture, settings.phi)
     training = _recipe(recipe)
     base = ProxyEvaluator.of(recipe).child(architecture)
@@ -152,7 +151,7 @@ def _candidates(base: Architecture, wanted: Iterable[Coefficients], divisor: int
     for shares in wanted:
         multipliers = Multipliers(shares.alpha, shares.beta, shares.gamma)
         name = f"{base.name}-a{shares.alpha:g}-b{shares.beta:g}-g{shares.gamma:g}"
-        network = grow(base, multipliers, Rounding(divisor), name)
+        network = grow(base, multipliers, Rounding(divisor)).with_(name=name)
         found.setdefault(network.key(), (network, []))[1].append(shares)
     return tuple(
         Candidate(

@@ -41,11 +41,10 @@ def grid_table(found: Grid) -> Table:
 
 def _grid_cells(result: Trained) -> list[str]:
     candidate, shares = result.candidate, result.candidate.coefficients[0]
-    layers = sum(stage.layers for stage in candidate.network.stages)
     flops = format_quantity(cost.flops(candidate.network))
     return [
         *(f"{value:g}" for value in (shares.alpha, shares.beta, shares.gamma, round(shares.product, 3))),
-        *(str(layers), str(candidate.network.resolution), flops, f"{candidate.growth:.2f}"),
+        *(str(candidate.network.layers), str(candidate.network.resolution), flops, f"{candidate.growth:.2f}"),
         *("failed" if value is None else f"{value:.2%}" for value in (result.first, result.at_double)),
         "" if result.estimate is None else _percent(result.estimate),
     ]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from search_space.errors import InputError
@@ -28,7 +27,7 @@ class JournalError(InputError):
 
 
 class JournalFullError(JournalError):
-    """The disk is full, but the events were written still, and there is room for more that can't be done without."""
+    """The disk is full; these events went into the spare room, and a few more may fit."""
 
 
 class Journal:
@@ -117,9 +116,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -189,7 +189,8 @@ class Ledger:
 
     def settle(self, number: int, result: Measurement | Failure, child_cost: float | None) -> Child:
         """Enter a result; a choice and a verdict that were made without it no longer hold."""
-        child, self.recommended, self.retrained, self.judged = self.children[number], None, None, None
+        self.recommended = self.retrained = self.judged = None
+        child = self.children[number]
         child.running, child.result, child.cost = False, result, child_cost
         for one in (child, self.by_key[child.trial.key]):
             one.score(self.objective)
@@ -225,8 +226,8 @@ class Ledger:
 
     def last_failure(self) -> str | None:
         """Why the last child without a measurement has none; None if there is no such child."""
-        last = self.failed()[-1:]
-        return last[0].result.reason if last and isinstance(last[0].result, Failure) else None
+        reasons = [child.result.reason for child in self.finished() if isinstance(child.result, Failure)]
+        return reasons[-1] if reasons else None
 
     def running(self) -> list[Child]:
         """Children handed out in this process and not finished."""

@@ -37,6 +37,7 @@ from nas.grid_plan import Plan
 from nas.progress import BenchProgress, SearchProgress, TrialsProgress
 from nas.recipe import Recipe
 from nas.run import Searched
+from nas.scaling import Rounding
 from nas.study import MOST_REPEATS, Study
 from nas.trials import Trials
 from search_space import Architecture
@@ -88,7 +89,7 @@ def run_search(
         show(console.target_words(ledger), "", console.ranking(ledger, 10))
     if searched.study.exhausted:
         typer.echo(
-            f"The controller suggested known networks alone, {MOST_REPEATS} times in a row: the search ended after "
+            f"The controller suggested only known networks {MOST_REPEATS} times in a row: the search ended after "
             f"{len(ledger.finished()):,} of {ledger.recipe.children:,} children."
         )
     if not ledger.best(1):
@@ -107,7 +108,7 @@ def _then_scale(folder: Folder, recipe: Recipe, workers: int | None, ray_address
     typer.echo("\nscale: the leaders are trained again")
     run_retraining(folder.path, recipe.scale.retrain, recipe.scale.seeds, None, workers, ray_address, go_on)
     typer.echo("\nscale: alpha, beta and gamma for the choice")
-    plan = grid_plan.prepare(Architecture.load(folder.best), recipe)
+    plan = grid_plan.prepare(Architecture.load(folder.best), recipe, Rounding())
     run_grid(plan, folder.path / SCALE, ray_address, go_on)
 
 

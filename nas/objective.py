@@ -24,6 +24,10 @@ _MOST_STEPS = 150
 """Enough for both exponents to reach their limit in turn."""
 
 
+PAPER_W = -0.07
+"""The exponent of the paper's soft form."""
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """ACC(m) * [COST(m) / T]^w (MnasNet, arXiv 1807.11626, equations 2 and 3).
@@ -40,7 +44,7 @@ class Objective:
     """
 
     target: float
-    w: float = -0.07
+    w: float = PAPER_W
     w_above: float | None = None
     more_is_better: bool = False
     adapts: ClassVar[bool] = False
@@ -120,8 +124,6 @@ FORMS: dict[str, type[Objective]] = {
     "auto": AutoObjective,
 }
 """The objectives by their names in a recipe."""
-
-PAPER_W = -0.07
 
 OWN_EXPONENTS: dict[str, tuple[float, float | None]] = {"hard": (0.0, -1.0), "auto": (0.0, -1.0)}
 """w and w_above of the objectives that fix them."""

@@ -1,9 +1,8 @@
-"""How long jobs are going: what redraws itself in a terminal is a line at a time in a log file."""
+"""Progress of long jobs: redrawn in a terminal, a line at a time in a log file."""
 
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import Self
 
 from rich import progress as bars
@@ -30,7 +29,7 @@ class _Log:
         self._at = 0.0
 
     def line(self, text: str, always: bool) -> bool:
-        """Print a line if it is time for one, or always; whether it was."""
+        """Print a line if one is due, or `always`; returns whether it was printed."""
         due = always or time.monotonic() - self._at >= LINE_EVERY
         if due:
             self._at = time.monotonic()
@@ -50,9 +49,7 @@ class _Screen:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
 
@@ -135,9 +132,7 @@ class BenchProgress:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def advance(self) -> None:

@@ -405,7 +405,7 @@ class Recipe(_Section):
 
 
 def _deploy(what: Deployable, fields: Mapping[str, int], where: str) -> Deployable:
-    """A space or network with another resolution or other classes; `where` says whose fault it is if it can't be."""
+    """A space or network with another resolution or other classes; `where` begins the message if it can't be."""
     try:
         return what.with_(**fields)
     except InputError as error:

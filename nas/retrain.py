@@ -34,7 +34,7 @@ class Retrained:
         rank: in the search, from 1; 0 for the baseline.
         rewards: of the retrainings.
         mean: of the rewards.
-        estimate: the mean drawn towards that of the leaders, from four on; the baseline's is its mean.
+        estimate: the mean shrunk towards that of the leaders, from four on; the baseline's is its mean.
     """
 
     child: Child
@@ -138,15 +138,14 @@ def retrain(
 
 def _ranked(ledger: Ledger, k: int, recommended: list[int]) -> list[tuple[Child, int]]:
     """What to retrain, with the ranks in the search: the first k, what was handed over so far, and the baseline (0)."""
-    ranks = [(child, rank) for rank, child in enumerate(ledger.best(), 1)]
-    if (
-        BASELINE in recommended and ledger.baseline.reward is not None
-    ):  # one of the space's own that is handed over is a leader like any other
-        better = sum((child.reward or 0.0) > ledger.baseline.reward for child, _ in ranks)
-        ranks.append((ledger.baseline, better + 1))
-    chosen = [(child, rank) for child, rank in ranks if rank <= k or child.trial.number in recommended]
-    compared = chosen and ledger.baseline.reward is not None and BASELINE not in recommended
-    return [*chosen, (ledger.baseline, 0)] if compared else chosen
+    best, baseline = ledger.best(), ledger.baseline
+    chosen = [(child, rank) for rank, child in enumerate(best, 1) if rank <= k or child.trial.number in recommended]
+    if baseline.reward is None:
+        return chosen
+    if BASELINE in recommended:  # a baseline that was handed over is a leader like any other
+        better = sum((child.reward or 0.0) > baseline.reward for child in best)
+        return [*chosen, (baseline, better + 1)]
+    return [*chosen, (baseline, 0)] if chosen else []
 
 
 def _recipe(recipe: Recipe, seeds: int, epochs: int | None, workers: int | None) -> Recipe:
@@ -211,7 +210,7 @@ def _compare(
 
 
 def _estimated(measured: list[tuple[Child, int, tuple[float, ...]]]) -> list[Retrained]:
-    """Children with their ranks and rewards, the baseline last; it is no leader, so it isn't drawn towards them."""
+    """Children with their ranks and rewards, the baseline last; it is no leader, so it isn't shrunk towards them."""
     noise = Noise.pooled([rewards for _, _, rewards in measured])
     estimates = shrink([rewards for _, rank, rewards in measured if rank], noise)
     estimates += [noise.mean(rewards) for _, rank, rewards in measured if not rank]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 from nas.fitting import TOLERANCE, MemoryFunction, Wish
@@ -76,7 +76,7 @@ DIMENSIONS = {
     "width": Coefficients(1, math.sqrt(2), 1),
     "resolution": Coefficients(1, 1, math.sqrt(2)),
 }
-"""All the growth in one dimension, doubling FLOPs at phi = 1 as compound growth does."""
+"""The paper's compound growth, and growth in one dimension alone that doubles FLOPs at phi = 1 too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Member:
     phi: float
     multipliers: Multipliers
     wished_flops: float
-    rounding: Rounding = field(default_factory=Rounding)
+    rounding: Rounding
 
     @property
     def flops(self) -> int:
@@ -160,27 +160,23 @@ class Member:
         return cost.flops(self.architecture)
 
 
-def grow(
-    architecture: Architecture, multipliers: Multipliers, rounding: Rounding | None = None, name: str | None = None
-) -> Architecture:
+def grow(architecture: Architecture, multipliers: Multipliers, rounding: Rounding = Rounding()) -> Architecture:
     """The network in another size: stem, head and all stages wider, every stage deeper, larger images.
 
-    Dropout and drop-path stay. Without a `name` the multipliers are appended to the network's own.
+    Its name, dropout and drop-path stay.
 
     Raises:
         InputError: channels or images smaller than the step they are rounded to.
         ArchitectureError: a size that no network can have.
     """
-    rounding = rounding or Rounding()
     widest, pixels = max(stage.out_chs for stage in architecture.stages), architecture.resolution
     _not_coarser("--divisor", rounding.divisor, max(widest, DIVISOR), f"{widest} channels at most")
     _not_coarser("--round-resolution", rounding.resolution, pixels, f"images of {pixels} px")
     wider = scale_width(architecture, multipliers.width, rounding.divisor)
     grown = scale_depth(wider, multipliers.depth, rounding.layers)
-    suffix = f"d{multipliers.depth:.4g}-w{multipliers.width:.4g}-r{multipliers.resolution:.4g}"
     larger = math.floor(pixels * multipliers.resolution / rounding.resolution + 0.5) * rounding.resolution
     resolution = pixels if multipliers.resolution == 1 else max(pixels, larger)
-    return grown.with_(resolution=resolution, name=name or f"{architecture.name}-{suffix}")
+    return grown.with_(resolution=resolution)
 
 
 def _not_coarser(option: str, step: int, largest: int, has: str) -> None:
@@ -224,8 +220,8 @@ class Scaler(ABC):
         return self._member(architecture, phi, self.multipliers(phi), name)
 
     def _member(self, architecture: Architecture, phi: float, multipliers: Multipliers, name: str) -> Member:
-        grown = grow(architecture, multipliers, self.rounding, name)
-        grown = grown.with_(dropout=dropout_at(architecture.dropout, phi))
+        grown = grow(architecture, multipliers, self.rounding)
+        grown = grown.with_(name=name, dropout=dropout_at(architecture.dropout, phi))
         return Member(grown, phi, multipliers, cost.flops(architecture) * multipliers.flops, self.rounding)
 
     def family(self, architecture: Architecture, phis: Iterable[float]) -> list[Member]:
@@ -247,7 +243,7 @@ class CompoundScaler(Scaler):
     """
 
     coefficients: Coefficients = PAPER
-    rounding: Rounding = field(default_factory=Rounding)
+    rounding: Rounding = Rounding()
     any_product: bool = False
 
     def __post_init__(self) -> None:
@@ -292,10 +288,10 @@ class CompoundScaler(Scaler):
     ) -> Member:
         """The member that meets a wish after rounding: phi is found, and where needed a finer rounding.
 
-        With `flops` alone it is the member nearest to them; with `memory`, the paper's problem (equation 2), it is the
-        largest that exceeds neither. Roundings finer than the scaler's are tried only while the member isn't within 2%
-        of the wish (`Member.rounding` says which one it took). The nearest there is may still be further away, where
-        depth alone grows by whole layers: compare `Member.flops` with `Member.wished_flops`.
+        With `flops` alone it is a member within 2% of them, or the nearest there is; with `memory`, the paper's problem
+        (equation 2), it is the largest that exceeds neither. Roundings finer than the scaler's are tried only while the
+        member isn't within 2% of the wish (`Member.rounding` says which one it took). The nearest there is may still be
+        further away, where depth alone grows by whole layers: compare `Member.flops` with `Member.wished_flops`.
 
         Args:
             architecture: to grow.
@@ -366,7 +362,7 @@ class EfficientNetScaler(Scaler):
         rounding: of channels and pixels.
     """
 
-    rounding: Rounding = field(default_factory=Rounding)
+    rounding: Rounding = Rounding()
 
     def multipliers(self, phi: float) -> Multipliers:
         """See `Scaler.multipliers`."""

@@ -83,7 +83,7 @@ class Noise:
 
 
 def shrink(observations: Sequence[Sequence[float]], noise: Noise) -> list[Estimate]:
-    """Estimate each network's mean, drawn towards the mean of all by as much as their spread looks like noise.
+    """Estimate each network's mean, shrunk towards the mean of all by as much as their spread looks like noise.
 
     Parametric empirical Bayes (Morris, JASA 1983): networks are normal around a common mean, repeats normal around
     their network. The total squared error is smaller than that of the plain means, and the highest estimate is

@@ -10,7 +10,7 @@ import controllers
 from controllers import Suggestion
 from nas import __version__
 from nas.costs import CostFunction, cost_function
-from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged, recorded
+from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged, checked
 from nas.journal import FORMAT, Event, Journal, JournalError
 from nas.ledger import Child, Ledger, Trial, finished_event
 from nas.objective import Objective, final_objective
@@ -96,7 +96,7 @@ class Study:
         """
         if self.ledger.children[trial.number].result is not None:
             return
-        result = recorded(result)
+        result = checked(result)
         cost = None if isinstance(result, Failure) else self._cost(trial.architecture)
         self._journal.append(finished_event(trial, result, cost))
         child = self.ledger.settle(trial.number, result, cost)
@@ -112,8 +112,7 @@ class Study:
                 repeated = ours is not None and ours.result is None  # the baseline, which the space holds too
                 number = ours.trial.number if ours is not None and repeated else len(self.ledger.children)
                 event = _suggestion_event(child.suggestions[0], number, child.trial.seed, repeated=repeated)
-                self._record({**event, "adopted": True})
-                ours = self.ledger.children[number]
+                ours = self._record({**event, "adopted": True})
             if ours is not None and child.result is not None:
                 self.finish(ours.trial, child.result)
 
@@ -165,10 +164,10 @@ class Study:
             if chosen is not None and chosen.cost is not None:
                 self._record(_adapted_event(self.ledger.objective.adapted(chosen.cost)))
 
-    def _record(self, event: Event) -> None:
-        """Journal an event of the study itself, then enter it."""
+    def _record(self, event: Event) -> Child | None:
+        """Journal an event of the study itself, then enter it; returns the child it is about."""
         self._journal.append(event)
-        self._enter(event)
+        return self._enter(event)
 
     def _enter(self, event: Event) -> Child | None:
         """Enter an event, new or journaled; returns the child it is about.
@@ -226,9 +225,7 @@ class Study:
             known = None if suggestion.again else self.ledger.by_key.get(key)
             number = len(self.ledger.children) if known is None else known.trial.number
             seed = self.ledger.seed(number) if known is None else known.trial.seed
-            event = _suggestion_event(suggestion, number, seed, repeated=known is not None)
-            self._journal.append(event)
-            child = self._enter(event)
+            child = self._record(_suggestion_event(suggestion, number, seed, repeated=known is not None))
             if known is None and child is not None:
                 self._waiting.append(child.trial)
                 return

@@ -21,7 +21,7 @@ def how_estimated(leaders: int) -> str:
     """What an estimate is, for so many leaders (see `nas.statistics.shrink`)."""
     if leaders < FEWEST:
         return "the mean"
-    return "the mean drawn towards that of all leaders by as much as their spread looks like seed noise"
+    return "the mean shrunk towards that of all leaders by as much as their spread looks like seed noise"
 
 
 def clearness(gain: Estimate) -> str:

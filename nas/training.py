@@ -1,4 +1,4 @@
-"""The training loop of proxies."""
+"""The training loop: of children, references and retrainings."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class _Feed:
         self.device = device
         small = device.type == "cuda" and data.images.shape[1] < CHANNELS_LAST_FROM
         self.layout = torch.contiguous_format if small else torch.channels_last
-        self.order = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator(device).manual_seed(seed)
         mean, std = (torch.as_tensor(value, dtype=torch.float32, device=device) for value in data.mean_std)
         self.mean, self.std = mean[:, None, None], std[:, None, None]
@@ -236,7 +236,7 @@ class _Feed:
 
     def shuffled(self) -> Rows:
         """The training rows in the order of a new epoch."""
-        return self.order.permutation(self.data.train)
+        return self.rng.permutation(self.data.train)
 
     def batch(self, rows: Rows, *, crop: bool = False, flip: bool = False) -> tuple[Tensor, Tensor]:
         """Images (batch x 3 x R x R, normalised) and labels (batch) of the given rows."""
@@ -258,7 +258,7 @@ class _Feed:
 
 
 def augment(images: Tensor, generator: torch.Generator, *, crop: bool, flip: bool) -> Tensor:
-    """Shift each image by up to an eighth of its side, its edges repeated, and mirror every other one at random.
+    """Shift each image by up to an eighth of its side, its edges repeated, and mirror it with probability one half.
 
     One gather does both: it reads pixel `ys[image, y], xs[image, x]` for the pixel at `y, x`.
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas import __version__
-from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, check_unchanged, recorded
+from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, check_unchanged, checked
 from nas.executors import make_executor
 from nas.journal import Event, Journal, JournalError
 from nas.ledger import Trial
@@ -31,7 +31,7 @@ class Trials:
     Attributes:
         recipe: that trains them.
         trials: the list, each numbered by its place.
-        grown_from: the network that all of them come from, where another one would mix up two lists.
+        grown_from: the network that all of them were grown from; a journal that was begun from another is refused.
         contents: of what they are measured on; None where nobody looked.
         results: those so far, by the trial's number.
 
@@ -77,7 +77,7 @@ class Trials:
         Raises:
             JournalError: see `Journal.append`; the result doesn't count here.
         """
-        result = recorded(result)
+        result = checked(result)
         event: dict[str, Any] = {"key": trial.key, "seed": trial.seed, "name": trial.architecture.name}
         if isinstance(result, Failure):
             event |= {"event": "failed", "reason": result.reason}
@@ -179,7 +179,7 @@ def make_folder(folder: Path, journal: str, what: str) -> None:
         InputError: the folder holds something else.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"-o {folder}: is no folder")
+        raise InputError(f"-o {folder}: is not a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / journal).exists():
         raise InputError(f"-o {folder}: exists and holds no {what}; choose another name")
     folder.mkdir(parents=True, exist_ok=True)

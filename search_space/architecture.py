@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from search_space.blocks import Block, BlockKind, conv_norm, expand_stage, kind_of, kinds
 from search_space.errors import ArchitectureError, InputError
-from search_space.files import flow, read_yaml, write_file
+from search_space.files import flow, read_format, write_file
 from search_space.layers import ACTIVATIONS, Activation, Dropout, GlobalPool, Layer, Linear, Pool, Shape
 
 FORMAT = "baseline-nas/architecture/1"
@@ -182,6 +182,11 @@ class Architecture:
             parts.append(_part(name, stage, parts[-1].out_shape, self.activation, kind_of(stage.op)))
         return (*parts, _head(self.head, parts[-1].out_shape, self.activation, self.dropout, self.num_classes))
 
+    @property
+    def layers(self) -> int:
+        """How many there are in all stages together."""
+        return sum(stage.layers for stage in self.stages)
+
     def key(self) -> str:
         """16 hex digits, the same for two architectures exactly if they expand to the same network."""
         digest = blake2b(f"{self.resolution} {float(self.drop_path)}".encode(), digest_size=8)
@@ -226,8 +231,7 @@ class Architecture:
         Raises:
             InputError: the file can't be read or isn't a valid architecture; the message names the file and field.
         """
-        values = dict(read_yaml(Path(path)))
-        check_format(values.pop("format", None), FORMAT, path)
+        values = read_format(Path(path), FORMAT)
         try:
             return cls.from_dict(values)
         except InputError as error:
@@ -247,16 +251,6 @@ class Architecture:
 
 
 _PARTS: dict[str, type] = {"stem": StemSpec, "head": HeadSpec}
-
-
-def check_format(found: object, wanted: str, path: str | Path) -> None:
-    """Refuse a file of another format.
-
-    Raises:
-        InputError: it says what the file is and what was wanted.
-    """
-    if found != wanted:
-        raise InputError(f"{path}: format: must be {wanted}, not {found!r}")
 
 
 def build(kind: type[T], values: object, where: str = "") -> T:

@@ -83,7 +83,7 @@ def total(architecture: Architecture) -> Cost:
 
 
 def per_part(architecture: Architecture) -> tuple[tuple[Part, Cost], ...]:
-    """Stem, stages and head with the cost of each, for tables."""
+    """Stem, stages and head, each with its cost."""
     return tuple((part, part_cost(part)) for part in architecture.parts())
 
 

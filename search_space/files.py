@@ -87,6 +87,18 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     return value
 
 
+def read_format(path: Path, wanted: str) -> dict[str, Any]:
+    """The fields of a YAML file in one of our formats, without its `format` line.
+
+    Raises:
+        InputError: see `read_yaml`, or another format; it says what the file is and what was wanted.
+    """
+    values = dict(read_yaml(path))
+    if (found := values.pop("format", None)) != wanted:
+        raise InputError(f"{path}: format: must be {wanted}, not {found!r}")
+    return values
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file, text as UTF-8; what was there stays where that fails.
 

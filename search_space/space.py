@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from operator import attrgetter, itemgetter
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from search_space.architecture import Architecture, HeadSpec, StageSpec, StemSpec, build, check_format
+from search_space.architecture import Architecture, HeadSpec, StageSpec, StemSpec, build
 from search_space.blocks import Block, expand_stage
 from search_space.errors import InputError, SpaceError
-from search_space.files import read_yaml
+from search_space.files import read_format
 from search_space.layers import Shape
 
 FORMAT = "baseline-nas/space/1"
@@ -72,6 +72,7 @@ class SearchSpace:
     Attributes:
         name: of the space.
         decisions: what there is to choose, in the order of the file.
+        outside: indices of the decisions outside the stages, which always have an effect.
 
     Raises:
         SpaceError: no choices, an empty or repeated choice, or a choice that no network can have.
@@ -89,6 +90,7 @@ class SearchSpace:
         if not isinstance(stages, list) or not 0 < len(stages) <= _MOST_STAGES:
             raise SpaceError(f"stages: must be a list of 1 to {_MOST_STAGES} stages")
         self._top = self._fields(found, "", values)
+        self.outside = tuple(range(len(found)))
         self._stages = tuple(self._stage(found, f"stages[{i}]", stage) for i, stage in enumerate(stages))
         self.decisions = tuple(found.values())
         if not self.decisions:
@@ -164,17 +166,15 @@ class SearchSpace:
     def size(self) -> int:
         """How many action sequences differ in effect (some of them may still be the same network)."""
 
-        def ways(fields: _Fields) -> int:
-            return math.prod(len(self.decisions[i].choices) for i in fields.open.values())
+        def ways(decisions: Iterable[int]) -> int:
+            return math.prod(len(self.decisions[i].choices) for i in decisions)
 
-        top = math.prod(ways(fields) for fields in (self._top, *self._parts.values()))
-        return top * math.prod(sum(ways(option) for option in stage.alternatives) for stage in self._stages)
+        stages = (sum(ways(option.open.values()) for option in stage.alternatives) for stage in self._stages)
+        return ways(self.outside) * math.prod(stages)
 
     def active(self, actions: Sequence[int]) -> tuple[bool, ...]:
         """For each decision, whether it has an effect under these actions."""
-        used = {i for fields in (self._top, *self._parts.values()) for i in fields.open.values()}
-        for stage in self._stages:
-            used |= stage.active(actions)
+        used = set(self.outside).union(*(stage.active(actions) for stage in self._stages))
         return tuple(i in used for i in range(len(self.decisions)))
 
     def cost_range(self, cost: Callable[[Architecture], float]) -> tuple[float, float]:
@@ -199,11 +199,9 @@ class SearchSpace:
 
     def _frames(self) -> Iterator[Architecture]:
         """An architecture for every choice outside the stages that a cost may depend on."""
-        outside = sorted(
-            {i for fields in (self._top, *self._parts.values()) for name, i in fields.open.items() if name not in _FREE}
-        )
-        for choice in product(*(range(len(self.decisions[i].choices)) for i in outside)):
-            chosen = dict(zip(outside, choice, strict=True))
+        costly = [i for i in self.outside if self.decisions[i].name not in _FREE]
+        for choice in product(*(range(len(self.decisions[i].choices)) for i in costly)):
+            chosen = dict(zip(costly, choice, strict=True))
             yield self.decode([chosen.get(i, 0) for i in range(len(self.decisions))])
 
     def sample_actions(self, rng: np.random.Generator) -> Actions:
@@ -280,11 +278,12 @@ class SearchSpace:
             SpaceError: the architecture is outside the space; the message names where it leaves it.
         """
         actions = [0] * len(self.decisions)
-        for where, fields, value in (
-            ("", self._top, architecture),
-            *((name, self._parts[name], getattr(architecture, name)) for name in self._parts),
-        ):
-            self._match_fields(where, fields, value, actions)
+        for i in self.outside:
+            decision = self.decisions[i]
+            wanted = attrgetter(decision.name)(architecture)
+            if wanted not in decision.choices:
+                raise SpaceError(f"{decision.name}: {wanted!r} is not one of {list(decision.choices)}")
+            actions[i] = decision.choices.index(wanted)
         parts = architecture.parts()[1:-1]
         blocks = tuple(block for part in parts for block in part.blocks)
         match = _StageMatch(self, architecture.activation, blocks, set())
@@ -293,15 +292,6 @@ class SearchSpace:
         if self.decode(actions).key() != architecture.key():
             raise SpaceError(f"the architecture differs from the space {self.name} outside its stages")
         return tuple(actions)
-
-    def _match_fields(self, where: str, fields: _Fields, value: object, actions: list[int]) -> None:
-        """Set the actions of the fields outside the stages."""
-        for field, i in fields.open.items():
-            wanted = getattr(value, field)
-            if wanted not in self.decisions[i].choices:
-                path = f"{where}.{field}".lstrip(".")
-                raise SpaceError(f"{path}: {wanted!r} is not one of {list(self.decisions[i].choices)}")
-            actions[i] = self.decisions[i].choices.index(wanted)
 
     def stage_options(self, index: int) -> Iterator[tuple[dict[int, int], StageSpec]]:
         """Every way to choose one stage: the actions it takes and the stage."""
@@ -351,8 +341,7 @@ def read_space(path: Path) -> SearchSpace:
     Raises:
         InputError: the file can't be read or isn't a valid space; the message names the file and the field.
     """
-    values = dict(read_yaml(path))
-    check_format(values.pop("format", None), FORMAT, path)
+    values = read_format(path, FORMAT)
     try:
         return SearchSpace(values)
     except InputError as error:

@@ -25,7 +25,7 @@ def make_divisible(chs: float, divisor: int = 8) -> int:
 def scale_width(architecture: Architecture, width: float, divisor: int = 8) -> Architecture:
     """The network with `width` times the channels everywhere, stem and head included, in multiples of `divisor`.
 
-    A wider network has nowhere fewer channels than the narrower one, which its own may not be multiples of `divisor`.
+    When widening, no layer gets fewer channels than it had, even if that count isn't a multiple of `divisor`.
     """
     if width == 1:
         return architecture

@@ -11,8 +11,8 @@ from search_space.errors import DataError
 
 Report = Callable[[int, float], None]
 Contents = dict[str, Any]
-"""Of what children are measured on: counts by what is counted, and a digest, not where it lies; of images also `guess`,
-the accuracy of naming one class for all that measure the reward."""
+"""What identifies the data that children are measured on, wherever it lies: counts by what is counted, and a digest; of
+images also `guess`, the accuracy of naming one class for all that measure the reward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Evaluator(Protocol):
 
 
 def check_unchanged(then: Contents | None, now: Contents | None) -> None:
-    """Refuse other images, or another benchmark's file, than earlier children were measured on: none compare with them.
+    """Refuse other images, or another benchmark's file, than earlier children were measured on: they can't be compared.
 
     Args:
-        then: from a journal; None where it tells nothing. What it tells beside `now`, as of an older version, is left,
-            and `guess`, for a seed may choose which images measure the reward.
+        then: from a journal; None where it tells nothing. What only one of the two tells is ignored, and so is `guess`,
+            for a seed may choose which images measure the reward.
         now: None where nothing is to be trained, so that nobody looked.
 
     Raises:
@@ -88,7 +88,7 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
         )
 
 
-def recorded(result: Measurement | Failure) -> Measurement | Failure:
+def checked(result: Measurement | Failure) -> Measurement | Failure:
     """A result as a journal tells it again, in Python's own numbers; an impossible accuracy is a failure."""
     if isinstance(result, Failure):
         return result

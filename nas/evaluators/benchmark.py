@@ -112,7 +112,7 @@ class BenchmarkEvaluator:
 
     def __init__(
         self,
-        space: SearchSpace,
+        features: Features,
         truth: Table | Surrogate,
         metrics: Mapping[str, Callable[[], Table | Surrogate]],
         noise: float | None,
@@ -123,25 +123,25 @@ class BenchmarkEvaluator:
         """Make one from its truth.
 
         Args:
-            space: that is searched.
+            features: of the space that is searched.
             truth: the accuracies in [0, 1].
             metrics: what gives the logarithm of each device metric.
             noise: standard deviation in points; None for one of a table's trained seeds, else `NOISE`.
             source: the file, for messages.
-            contents: what tells whether the benchmark is still that of then, its rows in the same order.
+            contents: identifies what the benchmark holds, the order of its rows included.
             guessed: choices that the benchmark's networks lack.
         """
         self._contents = contents
         self.guessed = guessed
-        self.space = space
+        self.space = features.space
         self.metrics = tuple(sorted(metrics))
         self.tau = None if isinstance(truth, Table) else truth.tau
         self._truth = truth
         self._logs = metrics
         self._devices: dict[str, DeviceMetric] = {}
         self._source = source
-        self._encode = Encoder(space)
-        self._features = Features(space)
+        self._encode = Encoder(self.space)
+        self._features = features
         self._seeds = truth if noise is None and isinstance(truth, Table) and truth.repeated else None
         own = self._seeds.noise if self._seeds else NOISE
         self.noise = own if noise is None else abs(noise)  # numpy draws no noise of scale -0.0
@@ -180,11 +180,12 @@ class BenchmarkEvaluator:
             raise BenchmarkError(f"benchmark.noise: must be from 0 to 100 points, not {noise:g}")
         if source == REHEARSAL:
             _check_rehearsed(space)
-            shipped = surrogate.load(_FILE, Features(space))
+            features = Features(space)
+            shipped = surrogate.load(_FILE, features)
             accuracy = shipped.pop("accuracy")
             contents = {"networks": len(accuracy.mean.centres), "digest": _digest(_FILE.read_bytes())}
             devices = {name: partial(shipped.__getitem__, name) for name in shipped}
-            return cls(space, accuracy, devices, noise, source, contents)
+            return cls(features, accuracy, devices, noise, source, contents)
         networks = read(source, space)
         guessed = _unmeasured(space, networks, source)
         features = Features(space)
@@ -195,7 +196,7 @@ class BenchmarkEvaluator:
         metrics = {name: partial(_log, features, networks, name, source) for name in names}
         held = [(actions, network.accuracies, network.metrics) for actions, network in networks.items()]
         contents = {"networks": len(networks), "digest": _digest(repr(held).encode())}
-        return cls(space, truth, metrics, noise, source, contents, guessed)
+        return cls(features, truth, metrics, noise, source, contents, guessed)
 
     @classmethod
     def of(cls, recipe: Recipe) -> Self:
@@ -204,8 +205,7 @@ class BenchmarkEvaluator:
         Raises:
             BenchmarkError: also if no network of the space reaches the recipe's target.
         """
-        if recipe.benchmark is None:
-            raise BenchmarkError("benchmark: missing from the recipe")
+        assert recipe.benchmark is not None
         evaluator = cls.load(recipe.benchmark.source, recipe.load_space(), recipe.benchmark.noise)
         evaluator._check_target(recipe.objective.cost, recipe.objective.target)
         return evaluator
@@ -322,7 +322,7 @@ def _digest(content: bytes) -> str:
 def _check_rehearsed(space: SearchSpace) -> None:
     if field := difference(space, ACCEL.space):
         raise BenchmarkError(
-            f"benchmark.source: {REHEARSAL} knows the space {ACCEL.space} alone, "
+            f"benchmark.source: {REHEARSAL} covers only the space {ACCEL.space}, "
             f"from which the space {space.name} differs in `{field}`"
         )
 

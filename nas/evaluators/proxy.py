@@ -22,7 +22,8 @@ from search_space.architecture import Architecture
 from search_space.errors import DataError
 
 _HANGS, _MARGIN = 1.1, 60.0
-"""A training hangs after so many times its time limit and so many seconds: it looks at the time between batches."""
+"""A training hangs after so many times its time limit and so many seconds more: a healthy one looks at the time between
+batches."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ class ProxyEvaluator:
         """
         resolution = self.proxy.resolution or architecture.resolution
         images = _images(self.data, resolution, self.split_seed, self.proxy.share)
-        found, told = len(images.classes), architecture.num_classes
-        if told < found:
+        found, offered = len(images.classes), architecture.num_classes
+        if offered < found:
             raise DataError(
-                f"{architecture.name}: num_classes {told} is fewer than the {found} classes of {self.data.source}; "
+                f"{architecture.name}: num_classes {offered} is fewer than the {found} classes of {self.data.source}; "
                 "in a search deployment.num_classes sets it"
             )
         return images

@@ -306,7 +306,7 @@ class _SourceSearcher(Searcher):
             if self._in_a_row == _MOST_IN_A_ROW:
                 raise InputError(
                     f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {unfinished['failure']}; "
-                    "a machine or a setting may be to blame: mend it and resume, every result is kept"
+                    "a machine or a setting may be to blame: fix it and resume; every result is kept"
                 )
         except JournalFullError as problem:
             self.error = problem

@@ -70,7 +70,7 @@ def test_the_same_command_again_trains_nothing(nas, small_recipe):
         (["--data", "missing"], "data.source: missing"),
         (["--set", "controller.options.lrr=3"], "lrr"),
         (["--workers", "2"], "executor.workers"),
-        (["-o", "small.yaml"], "-o small.yaml: is no folder"),
+        (["-o", "small.yaml"], "-o small.yaml: is not a folder"),
         (["-o", "."], "-o .: exists and holds no audit"),
         (["--set", "proxy.epoch=3"], "did you mean epochs?"),
         (["--set", "objective.target=5G"], "objective.target: 5G is outside what"),

@@ -415,7 +415,7 @@ class TestRehearsal:
 
     @pytest.mark.parametrize(("space", "field"), [("mbconv", "stages"), (MACRO, "resolution")])
     def test_it_knows_one_space(self, space, field):
-        with pytest.raises(BenchmarkError, match=f"accel-nasbench alone, .* {space} differs in `{field}`"):
+        with pytest.raises(BenchmarkError, match=f"only the space accel-nasbench, .* {space} differs in `{field}`"):
             BenchmarkEvaluator.load(REHEARSAL, load_space(space))
 
     def test_its_library_space(self):

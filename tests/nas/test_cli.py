@@ -522,7 +522,7 @@ def test_a_deployment_that_leaves_out_choices_is_refused(nas, small_recipe):
 def test_a_search_and_an_audit_say_which_choices_train_alike(nas, small_recipe):
     wide = Path("space.yaml").read_text().replace("stem: {out_chs: 8}", "stem: {out_chs: [8, 12]}\ndropout: [0, 0.5]")
     Path("space.yaml").write_text(wide)
-    said = "the proxy trains the same network whatever these are, so that cost and luck choose them: dropout; fix them"
+    said = "the proxy trains the same network whatever these are, so only cost and luck decide them: dropout; fix them"
     assert said in nas("search", small_recipe, "-o", "run")[1]
     assert said in nas("audit", small_recipe, "--networks", "10", "--epochs", "2", "-o", "audit")[1]
 

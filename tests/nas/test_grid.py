@@ -21,7 +21,7 @@ import pytest
 from nas import cli, grid_plan
 from nas.journal import parse
 from nas.recipe import Recipe
-from nas.scaling import PAPER, Coefficients
+from nas.scaling import PAPER, Coefficients, Rounding
 from search_space import Architecture, InputError, cost
 
 NAS = [sys.executable, "-m", "nas.cli"]
@@ -98,7 +98,7 @@ def test_a_grid_without_candidates_names_the_nearest_product():
 def test_candidates_are_different_networks_and_the_papers_come_along(small_recipe):
     deepen(small_recipe.parent)
     recipe = Recipe.load(str(small_recipe), ["scale={}"])
-    plan = grid_plan.prepare(Architecture.load("baseline.yaml"), recipe)
+    plan = grid_plan.prepare(Architecture.load("baseline.yaml"), recipe, Rounding())
     keys = [candidate.network.key() for candidate in plan.candidates]
     assert len(set(keys)) == len(keys) < len(grid_plan.coefficients(0.1, 0.1))
     shown = [shares for candidate in plan.candidates for shares in candidate.coefficients]

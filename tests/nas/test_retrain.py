@@ -16,7 +16,7 @@ import pytest
 from nas.folder import Folder
 from nas.journal import Journal, parse
 from nas.retrain import retrain
-from nas.verdict import recorded
+from nas.verdict import recorded_verdict
 from search_space import Architecture
 
 RETRAIN = ("top", "run", "-k", "4", "--retrain", "--seeds", "2", "--epochs", "1")
@@ -61,7 +61,7 @@ def test_the_best_estimate_is_handed_over(run, nas):
 
 
 def test_reports_open_with_the_verdict_of_the_search(run, nas):
-    told = str(recorded(run.ledger()))
+    told = str(recorded_verdict(run.ledger()))
     assert "random sampling" in told
     assert nas("top", "run")[1].splitlines()[0] == told
     for words in (RETRAIN, ("top", "run"), ("resume", "run")):

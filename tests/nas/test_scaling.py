@@ -108,7 +108,7 @@ def test_any_network_grows_by_any_multipliers(network, by, rounding):
     for before, after in zip(network.stages, grown.stages, strict=True):
         assert abs(after.layers - before.layers * by.depth) < 1
         assert (after.op, after.stride, after.kernel_size) == (before.op, before.stride, before.kernel_size)
-    assert grow(network, Multipliers(1, 1, 1), rounding, network.name) == network
+    assert grow(network, Multipliers(1, 1, 1), rounding) == network
 
 
 @given(networks, st.tuples(phis, phis), st.sampled_from(list(DIMENSIONS)), roundings)
