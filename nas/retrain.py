@@ -51,6 +51,7 @@ class Retraining:
     Attributes:
         leaders: the highest estimate first; the first is the choice. Under `auto`, those that miss T come last.
         baseline: None if it has no measurement.
+        searched: the leader that the search handed over; None where it ended before that, or that one failed.
         seeds: trainings of each network.
         epochs: of a training; None for a benchmark, which is looked up again.
         search_epochs: of a child's training in the search.
@@ -60,6 +61,7 @@ class Retraining:
 
     leaders: tuple[Retrained, ...]
     baseline: Retrained | None
+    searched: Retrained | None
     seeds: int
     epochs: int | None
     search_epochs: int | None
@@ -117,7 +119,8 @@ def retrain(
     with Journal(folder.journal) as journal:
         events = journal.replay()
         ledger = Ledger.of(events)
-        ranked = _ranked(ledger, k, [event["trial"] for event in events if event["event"] == "recommended"])
+        chosen = [event for event in events if event["event"] == "recommended"]
+        ranked = _ranked(ledger, k, [event["trial"] for event in chosen])
         if not ranked:
             raise no_result(path, ledger)
         now = Recipe.load(str(path / RECIPE))
@@ -129,7 +132,8 @@ def retrain(
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)
         results = train(path / RETRAIN, recipe, evaluator, trials, ray_address, watch)
-        found = _compare(ledger, ranked, seeds, recipe, [results[trial.number] for trial in trials])
+        searched = [event["trial"] for event in chosen if "by" not in event][-1:]
+        found = _compare(ledger, ranked, searched, seeds, recipe, [results[trial.number] for trial in trials])
         if not _recorded(events, found):
             journal.append(found.event())
     found.choice.child.trial.architecture.save(folder.best)
@@ -163,6 +167,7 @@ def _recipe(recipe: Recipe, seeds: int, epochs: int | None, workers: int | None)
 def _compare(
     ledger: Ledger,
     ranked: list[tuple[Child, int]],
+    searched: list[int],
     seeds: int,
     recipe: Recipe,
     results: list[Measurement | Failure],
@@ -172,6 +177,7 @@ def _compare(
     Args:
         ledger: of the search.
         ranked: the networks and their ranks.
+        searched: number of the child that the search handed over, if it came to its end.
         seeds: trainings of each network.
         recipe: that retrained them.
         results: one for each network, seed by seed.
@@ -201,6 +207,7 @@ def _compare(
     return Retraining(
         tuple(leaders),
         next((one for one in retrained if not one.rank), None),
+        next((one for one in leaders if one.child.trial.number in searched), None),
         seeds,
         recipe.proxy.epochs if recipe.proxy else None,
         ledger.recipe.proxy.epochs if ledger.recipe.proxy else None,

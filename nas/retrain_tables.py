@@ -72,13 +72,15 @@ def _luck(found: Retraining) -> list[str]:
 
 
 def _choice(found: Retraining) -> list[str]:
-    """The choice, and whether it can be told from the runner-up and from the baseline."""
+    """The choice, and whether it can be told from the runner-up, from the search's own choice and from the baseline."""
+    others = {"runner-up": found.leaders[1] if len(found.leaders) > 1 else None}
+    if found.searched is not None and found.searched is not found.choice:
+        others["search's choice"] = found.searched
+    others["baseline"] = found.baseline
     name = found.choice.child.trial.architecture.name
-    lines = [f"choice: {name}, estimated reward {_with_margin(found.choice.estimate)}"]
-    for other, role in (
-        (found.leaders[1] if len(found.leaders) > 1 else None, "runner-up"),
-        (found.baseline, "baseline"),
-    ):
+    same = ", the search's choice too" if found.searched is found.choice else ""
+    lines = [f"choice: {name}{same}, estimated reward {_with_margin(found.choice.estimate)}"]
+    for role, other in others.items():
         if other is None:
             lines.append(f"There is no {role} to compare it with.")
             continue

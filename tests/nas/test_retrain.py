@@ -57,6 +57,8 @@ def test_the_best_estimate_is_handed_over(run, nas):
     assert f"choice: {best}" in out
     assert "against the runner-up" in out
     assert "against the baseline small-baseline" in out
+    searched = before.winner.trial.architecture.name
+    assert f"choice: {best}, the search's choice too" in out or f"against the search's choice {searched}" in out
     assert "winner's curse" in out  # trained as long as in the search, the levels compare
 
 
