@@ -86,7 +86,8 @@ def cam(
 ) -> Cam:
     """Train the baseline and its four grown forms, and look at held-out images through them.
 
-    Each network's weights are kept in `folder` once it is trained: the same call again goes on where it stopped.
+    Each network's weights and architecture are kept in `folder` once it is trained: the same call again goes on where
+    it stopped.
 
     Args:
         architecture: deployed; its proxy under the recipe is the baseline.
@@ -236,6 +237,7 @@ def _train(
     weights = {key: value.cpu() for key, value in module.state_dict().items()}
     trained = {
         "key": network.key(),
+        "architecture": network.to_dict(),
         "settings": settings,
         "contents": data.contents,
         "accuracy": result.accuracy,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +17,7 @@ from search_space import SearchSpace, cost
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
 _STEADY = 5  # trainings of a network, whose mean few others can beat by luck
+_WIDEST = 10_000  # columns of any table
 _BETTER = {"FLOPs": "fewer", "params": "fewer", "ms": "less", "images/s": "more"}
 
 
@@ -175,7 +174,7 @@ def _place(ledger: Ledger, baseline: Child) -> str:
     """The baseline's rank among the networks, and the accuracy found at its own cost."""
     rewards = [child.reward for child in ledger.best() if child.reward is not None]
     rank = 1 + sum(reward > (baseline.reward or 0) for reward in rewards)
-    words = f"The baseline's reward would rank {_ordinal(rank)} among those of {plural(len(rewards), 'network')}."
+    words = f"The baseline's reward would rank {_ordinal(rank)} beside those of {plural(len(rewards), 'network')}."
     unit = unit_of(ledger.recipe.objective.cost)
     own, ratio = f"{format_quantity(baseline.cost or 0)} {unit}", ledger.objective.ratio
     rivals = [child for child in ledger.best() if ratio(child.cost) <= ratio(baseline.cost)]
@@ -265,7 +264,7 @@ def duration(seconds: float) -> str:
 
 
 def show(*things: Table | str) -> None:
-    """Print tables and lines; nothing is cut off where there is no terminal."""
-    screen = Console(emoji=False) if sys.stdout and sys.stdout.isatty() else Console(width=200, emoji=False)
+    """Print tables and lines; a terminal wraps what is wider than itself, so that no figure is cut off."""
+    screen = Console(width=_WIDEST, emoji=False)
     for thing in things:
         screen.print(thing, highlight=False, markup=False, soft_wrap=isinstance(thing, str))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
@@ -241,7 +242,8 @@ class Ledger:
         """First children of the `k` networks with the highest rewards (all by default), the baseline left out."""
         firsts = [child for child in self.by_key.values() if child is not self.baseline]
         rewards = [(child.reward, child) for child in firsts if child.reward is not None]
-        return [child for _, child in sorted(rewards, key=lambda pair: (-pair[0], pair[1].trial.number))][:k]
+        count = len(rewards) if k is None else k
+        return [child for _, child in nsmallest(count, rewards, key=lambda pair: (-pair[0], pair[1].trial.number))]
 
 
 def finished_event(trial: Trial, result: Measurement | Failure, child_cost: float | None) -> dict[str, Any]:

@@ -28,13 +28,15 @@ class _Log:
         self._console = console
         self._at = 0.0
 
-    def line(self, text: str, always: bool) -> bool:
-        """Print a line if one is due, or `always`; returns whether it was printed."""
-        due = always or time.monotonic() - self._at >= LINE_EVERY
-        if due:
-            self._at = time.monotonic()
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-        return due
+    @property
+    def due(self) -> bool:
+        """Whether the last line was long enough ago."""
+        return time.monotonic() - self._at >= LINE_EVERY
+
+    def line(self, text: str) -> None:
+        """Print a line."""
+        self._at = time.monotonic()
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Screen:
@@ -69,21 +71,28 @@ class SearchProgress(_Screen):
         done = len(ledger.finished()) + (ledger.baseline.result is not None)
         if self._before is None:
             self._before = done
-        line = status_line(ledger, done - self._before, time.monotonic() - self._began)
         if self._live:
-            bar = ProgressBar(total=ledger.recipe.children, completed=len(ledger.finished()), width=60)
-            panel = Table.grid()
-            panel.add_row(bar)
-            panel.add_row(Text(line))
-            if ledger.best(1):
-                panel.add_row(ranking(ledger, 5))
-            self._live.update(panel)
+            self._live.update(self._panel(ledger, done))
             return
         handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
         self._most_running = max(self._most_running, len(ledger.running()))
         settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
-        if done > self._shown and settled and self._log.line(line, always=handed_out):
+        if done > self._shown and settled and (handed_out or self._log.due):
+            self._log.line(self._status(ledger, done))
             self._shown = done
+
+    def _status(self, ledger: Ledger, done: int) -> str:
+        return status_line(ledger, done - (self._before or 0), time.monotonic() - self._began)
+
+    def _panel(self, ledger: Ledger, done: int) -> Table:
+        panel = Table.grid()
+        panel.add_row(ProgressBar(total=ledger.recipe.children, completed=len(ledger.finished()), width=60))
+        panel.add_row(Text(self._status(ledger, done)))
+        if ledger.best(1):
+            leaders = ranking(ledger, 5)
+            del leaders.columns[-3:]  # trainings, epochs and seconds, which a narrow terminal has no room for
+            panel.add_row(leaders)
+        return panel
 
 
 class TrialsProgress(_Screen):
@@ -108,8 +117,8 @@ class TrialsProgress(_Screen):
             line += f" | {duration((total - done) * (now - self._began) / (done - self._before))} left"
         if self._live:
             self._live.update(Text(line))
-        elif done > self._before or (new and done < total):
-            self._log.line(line, always=new or done == total)
+        elif (new and done < total) or (done > self._before and (done == total or self._log.due)):
+            self._log.line(line)
 
 
 class BenchProgress:
@@ -139,5 +148,5 @@ class BenchProgress:
         """Count a finished search."""
         self._done += 1
         self._progress.advance(self._task)
-        if self._log:
-            self._log.line(f"{self._done}/{self._total} searches done", always=self._done == self._total)
+        if self._log and (self._done == self._total or self._log.due):
+            self._log.line(f"{self._done}/{self._total} searches done")

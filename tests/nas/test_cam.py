@@ -126,8 +126,9 @@ def test_the_kept_weights_have_the_accuracy_that_is_shown(small_recipe):
     for view in found.views:
         data = load(recipe.data, view.architecture.resolution, recipe.seed)
         mean, std = data.mean_std
-        network = build(view.architecture).eval()
-        network.load_state_dict(torch.load(f"look/{view.name}.pt", weights_only=True)["weights"])
+        kept = torch.load(f"look/{view.name}.pt", weights_only=True)
+        network = build(Architecture.from_dict(kept["architecture"])).eval()
+        network.load_state_dict(kept["weights"])
         images = torch.from_numpy((data.images[data.val] - mean) / std).float().permute(0, 3, 1, 2)
         with torch.inference_mode():
             right = network(images).argmax(1).numpy() == data.labels[data.val]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
 import tempfile
+import termios
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -585,6 +589,21 @@ def test_profile_counts_b0_exactly(nas):
     assert figures["flops"] == figures["fvcore_flops"] == 385_814_752
     assert sum(part["flops"] for part in figures["parts"]) == figures["flops"]
     assert figures["inference_memory_bytes"] == figures["weight_bytes"] + figures["activation_memory_bytes"]
+
+
+def test_a_narrow_terminal_cuts_no_figure_off(nas):
+    whole = nas("show", "mnasnet-a1")[1]
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 40))
+    with subprocess.Popen([sys.executable, "-m", "nas.cli", "show", "mnasnet-a1"], stdout=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the terminal has no writer any more
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    assert re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).split() == whole.split()
 
 
 def test_show_puts_b0_beside(nas):
