@@ -90,8 +90,8 @@ class Ledger:
         recipe: of the run.
         space: of the deployed networks.
         objective: from accuracy and cost to the reward, as adapted so far.
-        recommended: the child that was chosen at the end of the search or by retraining; None before that.
-        retrained: the event by which retraining chose `recommended`; None if it didn't.
+        recommended: the child that was chosen at the end of the search; None before that.
+        retrained: the event by which retraining chose another, or the same; None if it didn't.
         judged: the event that tells whether the search beat random sampling; None before its end.
         children: by trial number, the baseline (0) included.
         by_key: the first child of each network by the architecture's key.
@@ -170,8 +170,11 @@ class Ledger:
         elif kind == "adapted":
             self.adapt(replace(self.objective, w=event["w"], w_above=event["w_above"]))
         elif kind == "recommended":
-            self.recommended = self.children[event["trial"]]
-            self.retrained = event if event.get("by") == "retraining" else None
+            chosen = self.children[event["trial"]]
+            if event.get("by") == "retraining":
+                self.retrained = event
+            else:
+                self.recommended = chosen
         elif kind == "verdict":
             self.judged = event
         return self.children.get(event.get("trial", -1))
@@ -213,9 +216,14 @@ class Ledger:
         return self.children[BASELINE]
 
     @property
-    def winner(self) -> Child | None:
-        """The child to hand over: the one that was chosen, before that the one with the highest reward."""
+    def searched(self) -> Child | None:
+        """The search's choice: the child that was chosen at its end, before that the one with the highest reward."""
         return self.recommended or next(iter(self.best(1)), None)
+
+    @property
+    def winner(self) -> Child | None:
+        """The child to hand over: retraining's choice, or else the search's."""
+        return self.children[self.retrained["trial"]] if self.retrained else self.searched
 
     def finished(self) -> list[Child]:
         """Children with a result, the baseline left out."""

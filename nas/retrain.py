@@ -51,7 +51,7 @@ class Retraining:
     Attributes:
         leaders: the highest estimate first; the first is the choice. Under `auto`, those that miss T come last.
         baseline: None if it has no measurement.
-        searched: the leader that the search handed over; None where it ended before that, or that one failed.
+        searched: the search's choice; None if its trainings failed.
         seeds: trainings of each network.
         epochs: of a training; None for a benchmark, which is looked up again.
         search_epochs: of a child's training in the search.
@@ -119,8 +119,7 @@ def retrain(
     with Journal(folder.journal) as journal:
         events = journal.replay()
         ledger = Ledger.of(events)
-        chosen = [event for event in events if event["event"] == "recommended"]
-        ranked = _ranked(ledger, k, [event["trial"] for event in chosen])
+        ranked = _ranked(ledger, k, [event["trial"] for event in events if event["event"] == "recommended"])
         if not ranked:
             raise no_result(path, ledger)
         now = Recipe.load(str(path / RECIPE))
@@ -132,8 +131,7 @@ def retrain(
         networks = [(child.trial.number, child.trial.architecture) for child, _ in ranked]
         trials = repeated(networks, range(1, seeds + 1), recipe.seed)
         results = train(path / RETRAIN, recipe, evaluator, trials, ray_address, watch)
-        searched = [event["trial"] for event in chosen if "by" not in event][-1:]
-        found = _compare(ledger, ranked, searched, seeds, recipe, [results[trial.number] for trial in trials])
+        found = _compare(ledger, ranked, seeds, recipe, [results[trial.number] for trial in trials])
         if not _recorded(events, found):
             journal.append(found.event())
     found.choice.child.trial.architecture.save(folder.best)
@@ -143,13 +141,12 @@ def retrain(
 def _ranked(ledger: Ledger, k: int, recommended: list[int]) -> list[tuple[Child, int]]:
     """What to retrain, with the ranks in the search: the first k, what was handed over so far, and the baseline (0)."""
     best, baseline = ledger.best(), ledger.baseline
+    handed_over = BASELINE in recommended and baseline.reward is not None
+    if handed_over:  # a leader like any other
+        best = sorted([*best, baseline], key=lambda child: -(child.reward or 0.0))
     chosen = [(child, rank) for rank, child in enumerate(best, 1) if rank <= k or child.trial.number in recommended]
-    if baseline.reward is None:
-        return chosen
-    if BASELINE in recommended:  # a baseline that was handed over is a leader like any other
-        better = sum((child.reward or 0.0) > baseline.reward for child in best)
-        return [*chosen, (baseline, better + 1)]
-    return [*chosen, (baseline, 0)] if chosen else []
+    compared = chosen and baseline.reward is not None and not handed_over
+    return [*chosen, (baseline, 0)] if compared else chosen
 
 
 def _recipe(recipe: Recipe, seeds: int, epochs: int | None, workers: int | None) -> Recipe:
@@ -167,7 +164,6 @@ def _recipe(recipe: Recipe, seeds: int, epochs: int | None, workers: int | None)
 def _compare(
     ledger: Ledger,
     ranked: list[tuple[Child, int]],
-    searched: list[int],
     seeds: int,
     recipe: Recipe,
     results: list[Measurement | Failure],
@@ -177,7 +173,6 @@ def _compare(
     Args:
         ledger: of the search.
         ranked: the networks and their ranks.
-        searched: number of the child that the search handed over, if it came to its end.
         seeds: trainings of each network.
         recipe: that retrained them.
         results: one for each network, seed by seed.
@@ -207,7 +202,7 @@ def _compare(
     return Retraining(
         tuple(leaders),
         next((one for one in retrained if not one.rank), None),
-        next((one for one in leaders if one.child.trial.number in searched), None),
+        next((one for one in leaders if one.child is ledger.searched), None),
         seeds,
         recipe.proxy.epochs if recipe.proxy else None,
         ledger.recipe.proxy.epochs if ledger.recipe.proxy else None,

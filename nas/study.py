@@ -120,13 +120,10 @@ class Study:
         """At the end of the search, record which child is handed over, and whether that beats random sampling."""
         if not self.done or self.ledger.judged is not None:
             return
-        retrained = self.ledger.retrained  # among all children, by a retraining that came before the verdict
-        if self.ledger.recommended is None or retrained:
+        if self.ledger.recommended is None:
             self._hand_over()
         if self.ledger.recommended is not None:
             self._record({"event": "verdict", **asdict(judge(self.ledger))})
-        if retrained:
-            self._record({name: value for name, value in retrained.items() if name != "time"})
 
     def _hand_over(self) -> None:
         """Adapt the objective until T is met, and choose."""

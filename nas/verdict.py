@@ -108,7 +108,7 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     if benchmark and ledger.recipe.objective.cost not in (*_EXACT, *benchmark.metrics):
         benchmark = None
     basis: Basis = "random runs" if benchmark else "warm-up"
-    winner = ledger.winner
+    winner = ledger.searched
     if winner is None:
         return Verdict(0, basis, reason="no child has a result")
     if reason := _guessing(ledger, measured) or _nothing_learned(ledger, measured):

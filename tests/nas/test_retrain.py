@@ -103,7 +103,7 @@ def test_fresh_seeds_and_four_times_the_epochs_by_default(run, nas):
     code, out, _ = nas("top", "run", "-k", "1", "--retrain")
     assert code == 0
     assert "for 4 epochs (search: 1)" in out
-    assert "There is no runner-up" in out or "against the runner-up" in out
+    assert "There is no runner-up to compare it with." in out  # the best alone was handed over and is retrained
     events = parse(run.path / "retrain.jsonl")[0][1:]
     assert {event["epochs"] for event in events} == {4}
     searched = {child.trial.seed for child in run.ledger().children.values()}
@@ -125,10 +125,12 @@ def test_a_baseline_that_is_handed_over_is_a_leader(nas, small_recipe):
     run = Folder.open(Path("run"))
     with Journal(run.journal) as journal:
         journal.append({"event": "recommended", "trial": 0})
+    before = run.ledger()
     code, out, _ = nas("top", "run", "-k", "1", "--retrain", "--seeds", "2", "--epochs", "1")
     assert code == 0
-    name = run.ledger().baseline.trial.architecture.name
-    assert re.search(rf"^\d +{name} +\d ", out, re.MULTILINE)
+    name = before.baseline.trial.architecture.name
+    rank = 1 + sum(child.reward > before.baseline.reward for child in before.best())
+    assert re.search(rf"^\d +{name} +{rank} ", out, re.MULTILINE)
     assert "There is no baseline to compare it with" in out
 
 
@@ -188,17 +190,25 @@ def test_retrainings_that_all_fail_are_refused_and_the_choice_stays(run, nas):
     assert run.best.read_bytes() == best
 
 
-def test_a_choice_that_came_before_the_verdict_outlasts_it(run, nas):
+def test_a_choice_that_came_before_the_verdict_outlasts_it_and_any_stop(run, nas):
+    judged, third = recorded_verdict(run.ledger()), run.ledger().best(3)[2]
     lines = run.journal.read_text().splitlines(keepends=True)
-    run.journal.write_text("".join(line for line in lines if '"verdict"' not in line))
-    nas(*RETRAIN)
-    best, ledger = run.best.read_bytes(), run.ledger()
-    assert ledger.judged is None
+    run.journal.write_text("".join(line for line in lines if '"verdict"' not in line and '"recommended"' not in line))
+    with Journal(run.journal) as journal:
+        figures = {"estimate": 0.5, "low": 0.4, "high": 0.6, "epochs": 1, "gain": None}
+        journal.append({"event": "recommended", "trial": third.trial.number, "by": "retraining", **figures})
+    begun = len(run.journal.read_text().splitlines())
     assert nas("resume", "run")[0] == 0
-    assert run.best.read_bytes() == best
-    assert run.ledger().judged is not None
-    assert run.ledger().winner.trial == ledger.winner.trial
-    assert run.ledger().retrained["estimate"] == ledger.retrained["estimate"]
+    lines = run.journal.read_text().splitlines(keepends=True)
+    assert len(lines) > begun + 1
+    for end in range(begun, len(lines) + 1):
+        run.journal.write_text("".join(lines[:end]))
+        assert nas("resume", "run")[0] == 0
+        ledger = run.ledger()
+        assert ledger.winner.trial == third.trial
+        assert ledger.retrained["estimate"] == 0.5
+        assert recorded_verdict(ledger) == judged  # on the search's own choice
+        assert Architecture.load(run.best).key() == third.trial.key
 
 
 def test_a_benchmark_is_looked_up_again(nas, small_recipe):
@@ -208,6 +218,11 @@ def test_a_benchmark_is_looked_up_again(nas, small_recipe):
     assert found.epochs is None
     assert len(found.leaders) in (10, 11)
     assert all(len(set(leader.rewards)) == 5 for leader in found.leaders)
+    assert found.baseline.estimate == found.baseline.mean  # no leader, so it isn't shrunk towards them
+    for one in (*found.leaders, found.baseline):
+        assert one.mean.value == pytest.approx(np.mean(one.rewards))
+    gain = Folder.open(Path("run")).ledger().retrained["gain"][0]
+    assert gain == pytest.approx(found.choice.estimate.value - np.mean(found.baseline.rewards))
     code, _, err = nas("top", "run", "--retrain", "--epochs", "4")
     assert code == 2
     assert "--epochs: this run looked its children up" in err

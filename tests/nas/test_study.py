@@ -494,7 +494,23 @@ def test_auto_ends_with_what_meets_the_target(recipe, files):
         study = search(path, recipe(objective={"name": "auto", "target": target}))
         assert study.ledger.winner.cost == target - 1
         assert study.ledger.winner is study.ledger.best(1)[0]
-        assert Ledger.of(parse(path)[0]).winner.trial == study.ledger.winner.trial
+        again = Ledger.of(parse(path)[0])
+        assert again.winner.trial == study.ledger.winner.trial
+        assert again.objective == study.ledger.objective  # the last adaptation is journaled too
+
+
+def test_a_late_result_ends_the_choice_and_the_verdict(recipe, files):
+    path = files / "j"
+    study = search(path, recipe())
+    with Journal(path) as journal:
+        journal.append({"event": "recommended", "trial": 1, "by": "retraining"})
+    late = next(i for i, event in reversed(list(enumerate(parse(path)[0]))) if event["event"] == "completed")
+    found = parse(path)[0]
+    ledger = Ledger.of([*found[:late], *found[late + 1 :]])
+    assert None not in (ledger.recommended, ledger.retrained, ledger.judged)
+    ledger.apply(found[late])
+    assert ledger.recommended is ledger.retrained is ledger.judged is None
+    assert ledger.winner.trial == study.ledger.best(1)[0].trial
 
 
 class Chooser(RandomSearch):
