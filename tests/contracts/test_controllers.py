@@ -40,7 +40,7 @@ def make(request, space):
     return build
 
 
-def drive(controller, rounds: int = ROUNDS) -> list[Suggestion]:
+def drive(controller, rounds: int = ROUNDS, reward_of=reward_of) -> list[Suggestion]:
     asked = []
     for _ in range(rounds):
         (suggestion,) = controller.ask()
@@ -68,6 +68,34 @@ def test_the_global_random_streams_are_left_alone(make):
     drive(make())
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
+
+
+def test_random_children_come_first_and_whatever_they_earn(make):
+    asked, other = drive(make()), drive(make(), reward_of=lambda suggestion: 1 - reward_of(suggestion))
+    count = sum(suggestion.random for suggestion in asked)
+    assert count > 0
+    for suggestions in (asked, other):
+        assert [suggestion.random for suggestion in suggestions] == [True] * count + [False] * (ROUNDS - count)
+    actions, others = ([suggestion.actions for suggestion in suggestions] for suggestions in (asked, other))
+    assert actions[:count] == others[:count]
+    assert count == ROUNDS or actions[count:] != others[count:]
+
+
+@pytest.mark.parametrize(
+    ("make", "warm_up"),
+    [
+        ("evolution", "population_size"),
+        ("model_based", "warm_up"),
+        ("ppo", "batch_size"),
+        ("random", None),
+        ("reinforce", "batch_size"),
+    ],
+    indirect=["make"],
+)
+def test_exactly_the_warm_up_is_random(make, warm_up):
+    asked = drive(make(**({} if warm_up is None else {warm_up: 7})))
+    count = ROUNDS if warm_up is None else 7
+    assert [suggestion.random for suggestion in asked] == [True] * count + [False] * (ROUNDS - count)
 
 
 def test_asking_for_two_is_asking_twice(make):

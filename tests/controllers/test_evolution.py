@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import controllers
-from controllers import Outcome
+from controllers import Outcome, Suggestion
 from search_space import InputError, SearchSpace, load_space
 
 
@@ -71,6 +71,17 @@ def test_nothing_known_or_under_way_is_suggested_again(space):
         keys += [space.decode(suggestion.actions).key() for suggestion in suggestions]
         tell(controller, suggestions[:5])
     assert len(set(keys)) == len(keys)
+
+
+def test_what_others_trained_is_not_suggested_again(space):
+    """The best network and half of its mutants are known, the other half isn't."""
+    controller, best = build(space, population_size=2, sample_size=2), (1,) * len(space.decisions)
+    foreign = [Suggestion(actions) for actions in space.one_changed(best)[::2]]
+    tell(controller, foreign, 0.1)
+    tell(controller, [Suggestion(best)], 0.9)
+    asked = {suggestion.actions for suggestion in controller.ask(12)}
+    assert asked <= set(space.one_changed(best))
+    assert asked.isdisjoint(suggestion.actions for suggestion in foreign)
 
 
 def test_an_exhausted_space_is_suggested_again():

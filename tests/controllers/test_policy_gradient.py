@@ -174,6 +174,42 @@ def test_imitation_can_be_switched_off(name, space):
     assert not torch.equal(*map(weights, controllers_))
 
 
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_imitated_becomes_likelier(name, space):
+    """With neither advantage nor other terms, nothing but imitation moves the policy."""
+    controller = build(name, space, ent_coef=0.0, vf_coef=0.0, imitation_size=1)
+    controller.tell([Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in controller.ask(4)])
+    best = torch.tensor(controller.memory.top(1))
+    actions = torch.tensor([space.sample_actions(np.random.default_rng(0))])
+    before, drawn = (controller.policy.evaluate(rows).log_prob.sum(1).detach() for rows in (best, actions))
+    controller._update(Batch(actions, drawn, torch.zeros(1), torch.zeros(actions.shape)))
+    assert controller.policy.evaluate(best).log_prob.sum(1) > before
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "values"),
+    [
+        ("ppo", "update_epochs", (1, 3)),
+        *((name, "imitation_size", (1, 10)) for name in LEARNERS),
+        *((name, "max_grad_norm", (1e-9, 1.0)) for name in LEARNERS),
+    ],
+)
+def test_options_of_an_update_change_what_it_does(name, option, values, space):
+    controllers_ = [build(name, space, batch_size=10, **{option: value}) for value in values]
+    for controller in controllers_:
+        controller.tell([Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in controller.ask(10)])
+    assert not torch.equal(*map(weights, controllers_))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_gradients_are_scaled_down_to_the_largest_norm_that_is_allowed(name, space):
+    """Adam divides by the gradients' size plus 1e-5, which leaves a step of gradients far below that tiny."""
+    controller = build(name, space, batch_size=10, max_grad_norm=1e-9)
+    before = weights(controller)
+    controller.tell([Outcome(suggestion, reward=reward_of(suggestion)) for suggestion in controller.ask(10)])
+    assert 0 < (weights(controller) - before).abs().max() < 1e-3 * controller.options.lr
+
+
 def test_an_update_leaves_the_threads_of_torch_as_they_were(space):
     threads = torch.get_num_threads()
     controller = build("ppo", space)

@@ -56,6 +56,15 @@ def test_learned_hyperparameters_find_the_columns_that_matter_and_the_noise():
     assert np.corrcoef(process.mean(new), truth)[0, 1] > 0.98
 
 
+def test_hyperparameters_of_very_many_rows_are_learned_from_some_of_all(monkeypatch):
+    """The first rows don't tell that the first column matters more than the second."""
+    monkeypatch.setattr("nas.evaluators.gaussian_process._LEARN_ROWS", 100)
+    x = np.random.default_rng(0).standard_normal((400, 5))
+    x[:100, 0] = 0
+    lengths = GaussianProcess(GROUPS, x, 3 * np.sin(x[:, 0]) + x[:, 1]).hyperparameters.lengths
+    assert lengths[0] < lengths[1] / 2
+
+
 def test_equal_fits_are_identical():
     x, _, y = data(80)
     first, second = GaussianProcess(GROUPS, x, y), GaussianProcess(GROUPS, x, y)

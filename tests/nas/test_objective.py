@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nas.costs import cost_function
 from nas.objective import BAND, AbsoluteObjective, AutoObjective, Objective, final_objective
 from nas.quantities import format_quantity, parse_quantity, told_apart
+from nas.recipe import Recipe
 from search_space import Architecture, StageSpec, StemSpec, cost, load_architecture
 
 T = 400e6
@@ -47,6 +48,12 @@ def test_a_throughputs_share_counts_upside_down():
     assert objective(0.7, 500.0) < 0.7 < objective(0.7, 2000.0)
 
 
+def test_a_recipe_of_a_throughput_rewards_more_of_it():
+    recipe = Recipe.load("rehearse-b0", ("objective={cost: throughput_a100, target: 5000}",))
+    objective = recipe.make_objective()
+    assert objective(0.7, 2500.0) < objective(0.7, 5000.0) < objective(0.7, 10000.0)
+
+
 @pytest.mark.parametrize("objective", [Objective(T, 0, -1), AbsoluteObjective(T), AutoObjective(T, 0.1, -2)])
 def test_arrays_are_rewarded_element_by_element(objective):
     accuracy, flops = np.array([0.6, 0.7, 0.5]), np.array([1e8, 4e8, 9e8])
@@ -77,6 +84,17 @@ def test_auto_chooses_the_most_accurate_that_meets_the_target_which_no_exponent_
     assert handed_over(children, final.at_target()) == 0.96 * T
     missing = [child for child in children if not final.meets_target(child[1])]
     assert handed_over(missing, final.at_target()) == handed_over(missing, final)
+
+
+@pytest.mark.parametrize(("share", "meets"), [(0.949, False), (0.951, True), (1.009, True), (1.011, False)])
+def test_auto_is_content_from_5_percent_below_t_to_1_percent_above(share, meets):
+    assert AutoObjective(T).meets_target(share * T) == meets
+    assert AutoObjective(T, more_is_better=True).meets_target(T / share) == meets
+
+
+def test_the_choice_at_the_end_knows_that_more_of_a_throughput_is_better():
+    final = AutoObjective(1000.0, 0.0, -1.0, more_is_better=True).at_target()
+    assert handed_over([(0.6, 1040.0), (0.65, 900.0), (0.7, 960.0)], final) == 1040.0
 
 
 def test_auto_stays_as_it_was_where_nothing_meets_the_target():

@@ -51,6 +51,13 @@ def test_the_tau_interval_covers_the_truth(correlation):
     assert covered >= 90
 
 
+def test_the_tau_interval_holds_95_percent_of_the_resamples():
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(2, 20))
+    taus = [kendall_tau(x[drawn], y[drawn]) for drawn in rng.integers(0, 20, (4000, 20))]
+    assert tau_interval(x, y, rng) == pytest.approx(tuple(np.quantile(taus, [0.025, 0.975])), abs=0.02)
+
+
 def test_the_tau_interval_is_repeatable():
     x, y = np.random.default_rng(3).normal(size=(2, 12))
     first, second = (tau_interval(x, y, np.random.default_rng(4)) for _ in range(2))
@@ -101,6 +108,13 @@ def test_a_wide_spread_is_hardly_shrunk_and_no_spread_almost_wholly():
     _, seen = simulate(30, 3, 0.0, rng)
     values = [estimate.value for estimate in shrink(seen, Noise.pooled(seen))]
     assert np.ptp(values) < 0.5 * np.ptp(seen.mean(axis=1))
+
+
+def test_a_noise_known_from_few_repeats_shrinks_less():
+    """Of means with variance 5.3, noise included, 1 / 5.3 is noise; (k - 3) / (k - 1) = 1/2 of it and 4 / 6 count."""
+    values = [estimate.value for estimate in shrink([[0.0], [1.0], [2.0], [3.0], [6.0]], Noise(1.0, 4))]
+    share = 1 / 2 * 4 / 6 / 5.3
+    assert values == pytest.approx([y + share * (2.4 - y) for y in (0, 1, 2, 3, 6)], rel=1e-9)
 
 
 def test_errors_are_those_of_morris():
