@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.audit import spread_out
+from nas.audit import AuditError, _check_enough, _forecast, _journal_bytes, _summary, spread_out
+from nas.evaluators import Failure, Measurement
 from nas.journal import parse
-from nas.statistics import kendall_tau
+from nas.recipe import Recipe
+from nas.statistics import kendall_tau, share_in_order
 from search_space import cost, load_architecture, load_space
 
 AUDIT = ("--networks", "10", "--epochs", "2", "--set", "proxy.share=0.3", "-o", "audit")
@@ -43,10 +45,20 @@ def test_an_audit_compares_the_proxy_with_longer_trainings(nas, small_recipe):
     noise = 100 * np.sqrt(np.mean(np.diff(both, axis=1) ** 2) / 2)
     assert found["seed_noise"] == pytest.approx(noise)
     assert found["least_difference"] == pytest.approx(2.77 * noise)
+    spread = np.sqrt(max(0, 1e4 * both.mean(axis=1).var(ddof=1) - noise**2 / 2))
+    assert found["spread"] == pytest.approx(spread)
+    assert found["noise_share"] == pytest.approx(noise**2 / (noise**2 + spread**2))
+    assert found["right"]["value"] == pytest.approx(share_in_order(both.T, longer, np.random.default_rng(0))[0])
+    flops = {network["name"]: network["flops"] for network in found["networks"]}
+    factor = np.array([(flops[name] / 1e6) ** -0.07 for name in proxy])
+    assert found["tau_reward"]["value"] == pytest.approx(kendall_tau(both.T * factor, longer * factor))
     forecast = found["forecast"]
     assert (forecast["children"], forecast["workers"]) == (7, 1)
     assert forecast["hours"] == pytest.approx(7 * forecast["child_seconds"] / 3600)
-    assert forecast["journal_bytes"] > 7 * 200
+    seconds = [event["seconds"] for event in parse(Path("audit/proxy.jsonl"))[0][1:]]
+    assert forecast["child_seconds"] == pytest.approx(np.mean(seconds))
+    assert nas("search", small_recipe, "-o", "searched")[0] == 0
+    assert forecast["journal_bytes"] == pytest.approx(Path("searched/journal.jsonl").stat().st_size, rel=0.15)
     assert forecast["image_bytes"] == 1438 * 8 * 8 * 3
     assert "Kendall's tau" in out
     assert "advice:" in out
@@ -129,6 +141,41 @@ def test_another_reference_is_refused_before_anything_is_trained(nas, small_reci
     assert code == 2
     assert "reference.jsonl: proxy.epochs changed since these trainings began, from 2 to 3" in err
     assert Path("audit/proxy.jsonl").read_bytes() == before
+
+
+@pytest.fixture
+def trainings(small_recipe):
+    """A recipe, ten networks, and three equal trainings of each, of which so many networks' second failed."""
+
+    def make(failed):
+        recipe = Recipe.load(str(small_recipe))
+        chosen = spread_out(recipe.load_space(), recipe.load_baseline(), 10, seed=0)
+        results = [[Measurement(0.5 + i / 100, 1, 1.0)] * 3 for i in range(10)]
+        for own in results[3 : 3 + failed]:
+            own[1] = Failure("out of memory")
+        return recipe, chosen, results
+
+    return make
+
+
+def test_a_network_with_a_failed_training_is_left_out(trainings):
+    recipe, chosen, results = trainings(failed=1)
+    found = _summary(recipe, chosen, results, recipe, _forecast(recipe, 1, 1.0, 0, 0))
+    assert [network.name for network in found.networks] == [network.name for network in chosen if network != chosen[3]]
+    assert found.failures == (f"{chosen[3].name}: out of memory",)
+    assert (found.tau_single.value, found.noise_share) == (pytest.approx(1), 0)
+
+
+def test_fewer_than_eight_networks_are_too_few_to_compare(trainings):
+    _check_enough(*trainings(failed=2)[1:])
+    with pytest.raises(AuditError, match=r"3 of 10 networks failed, too many .*: out of memory"):
+        _check_enough(*trainings(failed=3)[1:])
+
+
+def test_the_forecast_is_of_all_children_and_workers(small_recipe):
+    recipe, longer = (Recipe.load(str(small_recipe), [f"children={children}"]) for children in (41, 83))
+    assert _forecast(recipe, 4, 3.0, 0, 0).hours == pytest.approx(42 * 3 / 4 / 3600)
+    assert _journal_bytes(longer) == pytest.approx(2 * _journal_bytes(recipe), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["mbconv", "mnasnet", "nas-bench-macro"])

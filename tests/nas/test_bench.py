@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,13 @@ import psutil
 import pytest
 import yaml
 
+from controllers import Controller
 from nas import bench as benches
 from nas.bench import Bench, Setup, run, search, summary
-from nas.objective import BAND
+from nas.objective import BAND, make_objective
 from nas.peers import PEERS
+from nas.quantities import parse_quantity
+from nas.study import ADAPT_EVERY
 from search_space import InputError, cost, load_space
 
 NAMES = ("evolution", "random")
@@ -37,6 +42,51 @@ def macro(shared):
 @pytest.fixture(scope="module")
 def bench(macro):
     return Bench(Setup(source=macro, controllers=NAMES, budgets=(10, 25), seeds=2, target=40e6))
+
+
+@pytest.fixture(scope="module")
+def part(tmp_path_factory):
+    """Makes setups on a made-up benchmark of 243 networks, 43M to 106M FLOPs, whose last three layers are given."""
+    folder, whole, rng = tmp_path_factory.mktemp("part"), load_space("nas-bench-macro"), np.random.default_rng(0)
+    values = whole.to_dict()
+    stages = [*values["stages"][:5], *(stage["one_of"][2] for stage in values["stages"][5:])]
+    space = {"format": "baseline-nas/space/1", **values, "name": "part", "stages": stages}
+    (folder / "part.yaml").write_text(yaml.safe_dump(space))
+    rows, accuracies = [], {}
+    for layers in product(range(3), repeat=5):
+        network = whole.decode((*layers, 2, 2, 2))
+        costs = {"params": cost.params(network), "flops": cost.flops(network)}
+        drawn = 60 + 2 * np.log(costs["flops"] / 1e6) + rng.normal(0, 0.5) + rng.normal(0, 0.3, 3)
+        acc = accuracies.setdefault(network.key(), drawn.tolist())  # other layers may lead to the same network
+        rows.append({"arch": "".join(map(str, (*layers, 2, 2, 2))), "acc": acc, "mean": float(np.mean(acc)), **costs})
+    (folder / "part.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return partial(Setup, source=str(folder / "part.jsonl"), space=str(folder / "part.yaml"))
+
+
+@pytest.fixture
+def suggested(monkeypatch):
+    """What controllers suggest from now on."""
+    made, ask = [], Controller.ask
+
+    def asked(controller, n=1):
+        made.extend(suggestions := ask(controller, n))
+        return suggestions
+
+    monkeypatch.setattr(Controller, "ask", asked)
+    return made
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The outcomes that controllers are told from now on."""
+    outcomes, tell = [], Controller.tell
+
+    def telling(controller, some):
+        outcomes.extend(some)
+        tell(controller, some)
+
+    monkeypatch.setattr(Controller, "tell", telling)
+    return outcomes
 
 
 def scores(searches):
@@ -132,6 +182,10 @@ def test_the_summary_has_medians_and_quartiles_and_everything_that_was_set(bench
         regrets = [one["regrets"] for one in found["searches"] if one["controller"] == name]
         assert found["controllers"][name]["regret_median"] == pytest.approx(np.median(regrets, axis=0))
         assert found["controllers"][name]["regret_q25"] == pytest.approx(np.quantile(regrets, 0.25, axis=0))
+        assert found["controllers"][name]["regret_q75"] == pytest.approx(np.quantile(regrets, 0.75, axis=0))
+        for figures, median in (("accuracies", "accuracy_median"), ("flops", "flops_median")):
+            of_all = [one[figures] for one in found["searches"] if one["controller"] == name]
+            assert found["controllers"][name][median] == pytest.approx(np.median(of_all, axis=0))
         assert found["controllers"][name]["seeds"] == 2
 
 
@@ -153,6 +207,36 @@ def test_the_auto_objective_lands_on_its_target(macro):
         0,
     )
     assert BAND[0] <= found.flops[-1] / 50e6 <= BAND[1]
+
+
+def test_a_look_at_a_budget_does_not_change_how_auto_goes_on(part):
+    setup = partial(part, controllers=("evolution",), objective="auto", target=70e6)
+    often, once = (Bench(setup(budgets=budgets)) for budgets in ((15, 30, 45, 60), (60,)))
+    for seed in range(3):
+        assert search(often, "evolution", seed).regrets[-1] == search(once, "evolution", seed).regrets[-1]
+
+
+def test_auto_adapts_during_a_search(part, told):
+    search(Bench(part(controllers=("evolution",), budgets=(30,), objective="auto", target=70e6)), "evolution", 0)
+    first = make_objective("auto", 70e6)
+    as_first = [outcome.reward == first(outcome.accuracy, outcome.cost) for outcome in told]
+    assert all(as_first[:ADAPT_EVERY])
+    assert not all(as_first[ADAPT_EVERY:])
+
+
+def test_auto_hands_over_the_most_accurate_that_meets_the_target(part, told):
+    auto = Bench(part(controllers=("random",), budgets=(60,), objective="auto", target=70e6, noise=0.0))
+    found = search(auto, "random", 0)
+    assert found.accuracies[-1] == max(o.accuracy for o in told if BAND[0] <= o.cost / 70e6 <= BAND[1])
+
+
+def test_no_child_is_asked_that_no_budget_counts(part, suggested):
+    search(Bench(part(controllers=("random",), budgets=(5, 10), target=70e6, in_flight=4)), "random", 0)
+    assert len(suggested) == 10
+
+
+def test_the_noise_that_is_asked_for_is_observed(part):
+    assert Bench(part(controllers=("random",), target=70e6, noise=2.0)).evaluator.noise == 2
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -278,9 +362,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(nas, tmp_path, words, part):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_target_out_of_reach_names_the_exact_range(bench):
-    space = bench.space
-    low, high = space.cost_range(cost.flops)
-    sizes = bench.evaluator.costs(cost.flops, [space.sample_actions(np.random.default_rng(i)) for i in range(500)])
-    assert low == cost.flops(space.decode((0,) * 8))
-    assert low <= sizes.min() < sizes.max() <= high
+@pytest.mark.parametrize(("end", "beyond"), [(min, -1), (max, 1)])
+def test_a_target_out_of_reach_names_the_exact_range(part, end, beyond):
+    space = load_space("nas-bench-macro")
+    reached = end(cost.flops(space.decode((*layers, 2, 2, 2))) for layers in product(range(3), repeat=5))
+    setup = partial(part, controllers=("random",))
+    Bench(setup(target=reached))
+    told = r"--target (\S+): the networks of the space part have (\S+) to (\S+) FLOPs, and T is \1"
+    with pytest.raises(InputError, match=told) as caught:
+        Bench(setup(target=reached + beyond))
+    ends = re.search(told, str(caught.value)).groups()[1:]
+    assert end(map(parse_quantity, ends)) == pytest.approx(reached, rel=1e-9)

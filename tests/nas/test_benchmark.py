@@ -14,9 +14,11 @@ import pytest
 import torch
 from scipy.stats import kendalltau
 
-from nas.benchmark_file import REHEARSAL, BenchmarkError, format_of, read
+from controllers.features import Features
+from nas.benchmark_file import REHEARSAL, BenchmarkError, check_space, format_of, read
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.evaluators.optimum import optimum
+from nas.evaluators.surrogate import Surrogate
 from nas.objective import Objective
 from nas.quantities import parse_quantity
 from nas.recipe import Recipe
@@ -131,7 +133,8 @@ def table(macro, complete, tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluator(accel, accel_rows, tmp_path_factory):
     path = tmp_path_factory.mktemp("surrogate") / "bench.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in accel_rows))
+    again = accel_rows[4] | {"top1": accel_rows[4]["top1"] + 0.5}  # the only one, which doesn't tell the noise
+    path.write_text("".join(json.dumps(row) + "\n" for row in (*accel_rows, again)))
     return BenchmarkEvaluator.load(str(path), accel)
 
 
@@ -207,7 +210,11 @@ class TestTable:
     def test_the_largest_figure_of_a_device_is_reached(self, small, write):
         times = [2.67, 35.32, 3.0, 9.25]  # the logarithm's exponential is less than 35.32
         rows = [accel_row(small, row, 50.0, latency_phone=time) for row, time in zip(FOUR, times, strict=True)]
-        BenchmarkEvaluator.load(write(rows), small)._check_target("latency_phone", 35.32)
+        table = BenchmarkEvaluator.load(write(rows), small)
+        table._check_target("latency_phone", 35.32)
+        for beyond in (2.66, 35.33):
+            with pytest.raises(BenchmarkError, match=r"reaches: 2\.67 to 35\.32 latency_phone"):
+                table._check_target("latency_phone", beyond)
 
     def test_noise_of_minus_nothing_is_none(self, macro, complete, write):
         table = BenchmarkEvaluator.load(write(complete), macro, noise=-0.0)
@@ -275,6 +282,15 @@ class TestSurrogate:
     def test_of_very_many_rows_it_learns_from_some(self, accel, accel_rows, write, monkeypatch):
         monkeypatch.setattr("nas.evaluators.surrogate._MOST_ROWS", 220)
         assert "fitted to 220 of 250 networks" in str(BenchmarkEvaluator.load(write(accel_rows), accel))
+
+    def test_of_very_many_rows_in_order_the_last_is_learned_from_too(self, macro, monkeypatch):
+        monkeypatch.setattr("nas.evaluators.surrogate._MOST_ROWS", 60)
+        known = {actions: float(sum(actions)) for actions in sorted(draw(macro, 250))}
+        features = Features(macro)
+        mean = Surrogate.fitted(features, known, "made up").mean
+        ends = features([min(known), max(known)]) * mean.inverse_lengths.numpy()
+        assert len(mean.centres) == 60
+        np.testing.assert_allclose(mean.centres[[0, -1]].numpy(), ends)
 
     def test_a_device_metric_is_a_cost(self, evaluator, accel):
         assert evaluator.metrics == ("throughput_a100",)
@@ -444,6 +460,7 @@ class TestBadFiles:
             ({"se": [0, 0, 0, 2, 0, 0, 0]}, r"line 3: se: 2 in stage 4 is not one of \[0, 1\]"),
             ({"l": [1, 1, 1, 1, 1, 1, [1]]}, r"line 3: l: \[1\] in stage 7"),
             ({"macs": 1}, "line 3: macs: 1, but this network of the space accel-nasbench has "),
+            ({"params": 1}, "line 3: params: 1, but this network of the space accel-nasbench has "),
             ({"params": float("inf")}, "line 3: params: must be a finite number, not inf"),
             ({"throughput_a100": 0}, "line 3: throughput_a100: must be positive, not 0"),
             ({"top1": int("9" * 400)}, "line 3: top1: must be a finite number, not 9999"),
@@ -460,6 +477,11 @@ class TestBadFiles:
         del rows[2][field]
         hint = "; write null where it wasn't measured" if field == "throughput_a100" else "$"
         self.refused(write(rows), accel, f"line 3: {field}: missing{hint}")
+
+    def test_a_missing_field_of_the_first_row_is_told_where_only_that_is_read(self, accel, accel_rows, write):
+        row = {name: value for name, value in accel_rows[0].items() if name != "e"}
+        with pytest.raises(BenchmarkError, match=r"bench\.jsonl, line 1: e: missing$"):
+            check_space(write([row]), accel)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -551,6 +573,14 @@ class TestBadFiles:
             (tmp_path / name).write_bytes(content)
             self.refused(str(tmp_path / name), accel, message)
         assert format_of(whole).space == ACCEL
+
+    def test_what_a_file_holds_tells_whether_it_is_packed_and_a_byte_order_mark_is_no_content(
+        self, accel_rows, write, tmp_path
+    ):
+        packed = write(accel_rows[:1], "packed.jsonl.gz")
+        os.rename(packed, tmp_path / "named-otherwise.jsonl")
+        assert format_of(str(tmp_path / "named-otherwise.jsonl")).space == ACCEL
+        assert format_of(write("\ufeff" + json.dumps(accel_rows[0]) + "\n")).space == ACCEL
 
     def test_accuracies_as_fractions(self, accel, accel_rows, write):
         rows = [row | {"top1": row["top1"] / 100} for row in accel_rows]
