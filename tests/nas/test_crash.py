@@ -99,11 +99,10 @@ def test_a_torn_last_line_is_dropped_and_what_it_told_done_again(small_recipe, u
     ("stop", "ctrl_c"),
     [
         (signal.SIGINT, signal.SIG_DFL),
-        (signal.SIGTERM, signal.SIG_DFL),
         (signal.SIGTERM, signal.SIG_IGN),
         (signal.SIGHUP, signal.SIG_DFL),
     ],
-    ids=["ctrl-c", "terminate", "terminate in the background of a script, where Ctrl-C is ignored", "hang up"],
+    ids=["ctrl-c", "terminate in the background of a script, where Ctrl-C is ignored", "hang up"],
 )
 def test_a_stop_ends_cleanly_and_says_how_to_go_on(small_recipe, whole, stop, ctrl_c):
     settings = ["--set", f"children={CHILDREN}"]

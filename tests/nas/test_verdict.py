@@ -193,9 +193,9 @@ def test_of_very_many_children_the_random_ones_and_some_from_best_to_worst_are_f
 
 
 def test_the_estimate_of_a_real_search_agrees_with_real_random_runs(tmp_path):
-    """Of 8 searches; one in 20 can't tell, for its 10 random children spread too much."""
+    """Of 4 searches; one in 20 can't tell, for its 10 random children spread too much."""
     told = []
-    for seed in range(8):
+    for seed in range(4):
         recipe = Recipe.load("rehearse-b0", ["children=60", f"seed={seed}", "executor.name=serial"])
         study = run.start(recipe, tmp_path / str(seed), None, lambda *_: None).study
         found, real = verdict(study.ledger), verdict(study.ledger, make_evaluator(recipe))
@@ -203,7 +203,7 @@ def test_the_estimate_of_a_real_search_agrees_with_real_random_runs(tmp_path):
         assert found.low < real.gain < found.high
         told.append(found.beats)
     assert False not in told
-    assert told.count(True) >= 6
+    assert told.count(True) >= 3
 
 
 @pytest.mark.parametrize("broken", [0, 0.2])
