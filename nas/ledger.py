@@ -216,14 +216,14 @@ class Ledger:
         return self.children[BASELINE]
 
     @property
-    def searched(self) -> Child | None:
+    def search_choice(self) -> Child | None:
         """The search's choice: the child that was chosen at its end, before that the one with the highest reward."""
         return self.recommended or next(iter(self.best(1)), None)
 
     @property
     def winner(self) -> Child | None:
         """The child to hand over: retraining's choice, or else the search's."""
-        return self.children[self.retrained["trial"]] if self.retrained else self.searched
+        return self.children[self.retrained["trial"]] if self.retrained else self.search_choice
 
     def finished(self) -> list[Child]:
         """Children with a result, the baseline left out."""

@@ -51,7 +51,7 @@ class Retraining:
     Attributes:
         leaders: the highest estimate first; the first is the choice. Under `auto`, those that miss T come last.
         baseline: None if it has no measurement.
-        searched: the search's choice; None if its trainings failed.
+        search_choice: the search's choice; None if its trainings failed.
         seeds: trainings of each network.
         epochs: of a training; None for a benchmark, which is looked up again.
         search_epochs: of a child's training in the search.
@@ -61,7 +61,7 @@ class Retraining:
 
     leaders: tuple[Retrained, ...]
     baseline: Retrained | None
-    searched: Retrained | None
+    search_choice: Retrained | None
     seeds: int
     epochs: int | None
     search_epochs: int | None
@@ -202,7 +202,7 @@ def _compare(
     return Retraining(
         tuple(leaders),
         next((one for one in retrained if not one.rank), None),
-        next((one for one in leaders if one.child is ledger.searched), None),
+        next((one for one in leaders if one.child is ledger.search_choice), None),
         seeds,
         recipe.proxy.epochs if recipe.proxy else None,
         ledger.recipe.proxy.epochs if ledger.recipe.proxy else None,

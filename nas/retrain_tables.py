@@ -74,11 +74,11 @@ def _luck(found: Retraining) -> list[str]:
 def _choice(found: Retraining) -> list[str]:
     """The choice, and whether it can be told from the runner-up, from the search's own choice and from the baseline."""
     others = {"runner-up": found.leaders[1] if len(found.leaders) > 1 else None}
-    if found.searched is not None and found.searched is not found.choice:
-        others["search's choice"] = found.searched
+    if found.search_choice is not None and found.search_choice is not found.choice:
+        others["search's choice"] = found.search_choice
     others["baseline"] = found.baseline
     name = found.choice.child.trial.architecture.name
-    same = ", the search's choice too" if found.searched is found.choice else ""
+    same = ", the search's choice too" if found.search_choice is found.choice else ""
     lines = [f"choice: {name}{same}, estimated reward {_with_margin(found.choice.estimate)}"]
     for role, other in others.items():
         if other is None:

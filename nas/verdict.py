@@ -108,18 +108,18 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     if benchmark and ledger.recipe.objective.cost not in (*_EXACT, *benchmark.metrics):
         benchmark = None
     basis: Basis = "random runs" if benchmark else "warm-up"
-    winner = ledger.searched
-    if winner is None:
+    choice = ledger.search_choice
+    if choice is None:
         return Verdict(0, basis, reason="no child has a result")
     if reason := _guessing(ledger, measured) or _nothing_learned(ledger, measured):
         return Verdict(len(measured), basis, reason=reason)
     rng = np.random.default_rng(np.random.SeedSequence([ledger.recipe.seed, _STREAM]))
     if benchmark:
-        gains = _against_runs(ledger, winner, len(measured), benchmark, rng)
+        gains = _against_runs(ledger, choice, len(measured), benchmark, rng)
     else:
         if reason := _too_few_random(measured):
             return Verdict(len(measured), basis, reason=reason)
-        gains = _against_draws(ledger, winner, measured, rng)
+        gains = _against_draws(ledger, choice, measured, rng)
     # One more draw lies below the i-th of n with probability i / (n + 1) (Hyndman & Fan 1996, definition 6).
     low, gain, high = np.quantile(gains, _INTERVAL, method="weibull").tolist()
     return Verdict(len(measured), basis, gain, low, high)
@@ -180,7 +180,7 @@ def _rewards(ledger: Ledger, children: list[Child]) -> Floats:
     return np.array(ledger.objective(_accuracies(children), np.array([child.cost for child in children])))
 
 
-def _against_draws(ledger: Ledger, winner: Child, measured: list[Child], rng: np.random.Generator) -> Floats:
+def _against_draws(ledger: Ledger, choice: Child, measured: list[Child], rng: np.random.Generator) -> Floats:
     """Gains over what as many random children hand over, each in another function of the posterior (`_DRAWS`,)."""
     features, fitted = Features(ledger.space, one_hot=False), _thinned(measured)
     exact = ledger.recipe.objective.cost in _EXACT
@@ -190,7 +190,7 @@ def _against_draws(ledger: Ledger, winner: Child, measured: list[Child], rng: np
     share = sound[[_is_random(child) for child in fitted]].mean()
     count = max(1, round(len(measured) * share))
     others = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
-    pool = [winner.suggestions[0].actions, *others]
+    pool = [choice.suggestions[0].actions, *others]
     costs = features.costs(pool)[:, _EXACT.get(ledger.recipe.objective.cost, 0)]
 
     def rewards(values: Floats, rows: NDArray[np.int64]) -> Floats:
@@ -238,11 +238,11 @@ def _thinned(measured: list[Child]) -> list[Child]:
 
 
 def _against_runs(
-    ledger: Ledger, winner: Child, count: int, evaluator: BenchmarkEvaluator, rng: np.random.Generator
+    ledger: Ledger, choice: Child, count: int, evaluator: BenchmarkEvaluator, rng: np.random.Generator
 ) -> Floats:
     """Noise-free gains over what each of `RANDOM_RUNS` random runs of equal length hands over (RANDOM_RUNS,)."""
     cost = evaluator.cost_function(ledger.recipe.objective.cost)
-    ours = ledger.objective(evaluator.accuracy(winner.trial.architecture), winner.cost)
+    ours = ledger.objective(evaluator.accuracy(choice.trial.architecture), choice.cost)
     gains = []
     for _ in range(RANDOM_RUNS):
         actions = [ledger.space.sample_actions(rng) for _ in range(count)]
