@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -87,10 +88,9 @@ class AccuracyModel:
 
         The Kriging believer (Ginsbourger et al., Kriging is well-suited to parallelize optimization, 2010).
         """
-        copy = object.__new__(AccuracyModel)
-        copy.__dict__.update(self.__dict__)
-        copy.add(x, self.mean(x))
-        return copy
+        believer = copy.copy(self)
+        believer.add(x, self.mean(x))
+        return believer
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         """Expected observations (m,): posterior medians."""

@@ -34,7 +34,7 @@ class Suggestion:
 
 
 Observation = tuple[float | None, float | None, float | None]
-"""Reward when it was told (None of a failure), accuracy, cost."""
+"""The reward at the time it was told (None for a failure), the accuracy, the cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is searched: the space, the reward, and the deployed network's cost, which is known without training.
+    """What is searched: the space, the reward, and what the cost in it is.
 
     Attributes:
         space: The search space.
         objective: (accuracy in [0, 1], cost) -> reward, element by element for arrays; what it gives may change during
             a search (an adaptive exponent), so rewards are computed when they are needed.
-        cost: Architecture -> cost, in the unit the objective expects (multiply-adds, say).
+        cost: Of the deployed network, in the unit the objective expects. Controllers compare it with
+            `search_space.cost.flops` and `params`, which they count themselves, and never call it: any other is
+            learned from what outcomes tell.
     """
 
     space: SearchSpace
@@ -81,7 +83,7 @@ class Problem:
     cost: Callable[[Architecture], float]
 
     def reward(self, observation: Observation) -> float:
-        """Under today's objective; that of then where the accuracy or the cost wasn't told; -inf for a failure."""
+        """Under the objective as it is now; as it was told where accuracy or cost is missing; -inf for a failure."""
         reward, accuracy, cost = observation
         if reward is None:
             return -math.inf

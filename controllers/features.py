@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from search_space import Architecture, SearchSpace
-from search_space.cost import Cost, per_part
+from search_space.cost import Cost, flops, params, per_part
 from search_space.layers import Shape
 from search_space.space import Actions
 
 _FIELDS = ("layers", "kernel_size", "exp_ratio", "out_chs", "se_ratio")
 _OF_ALL = ("layers of all", "kernel_size of all", "exp_ratio of all", "se_ratio of all")
 _SAMPLE = 512
+COST_COLUMNS: dict[Callable[[Architecture], float], int] = {flops: 0, params: 1}
+"""Of `Features.costs`."""
+
 _FLOOR = 1e-3
 """Share of the space's mean total that is added to a cost under the logarithm: a stage may cost nothing."""
 
@@ -148,7 +151,7 @@ class Features:
         """What describes one piece besides its costs."""
         active = self.space.active(actions)
         row: list[float] = []
-        for i in range(*slice(*self._ranges[place]).indices(len(actions))):
+        for i in range(len(actions))[slice(*self._ranges[place])]:
             choices, action = self.space.decisions[i].choices, actions[i]
             if self._has_one_hot(choices):
                 row += [float(active[i] and action == j) for j in range(len(choices))]

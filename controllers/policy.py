@@ -275,7 +275,7 @@ def rank_returns(rewards: Sequence[float]) -> Tensor:
 
 
 def explained_variance(value: Tensor, returns: Tensor, active: Tensor) -> float:
-    """The share of the returns' variance over the active decisions that the values foretell, at most 1.
+    """The share of the returns' variance over the active decisions that the values predict, at most 1.
 
     0 is no better than a constant. Returns that do not vary leave nothing to explain: 0 too.
 

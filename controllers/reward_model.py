@@ -14,8 +14,7 @@ from scipy.special import log_expit, ndtr
 
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem
-from controllers.features import Features
-from search_space.cost import flops, params
+from controllers.features import COST_COLUMNS, Features
 from search_space.space import Actions
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ class RewardModel:
     def log_expected_improvement(
         self, model: AccuracyModel, actions: Sequence[Actions], best: float, exploration: float
     ) -> np.ndarray:
-        """Logarithms (n,) of the improvements on the reward `best` that are expected of networks, for they may fail.
+        """Logarithms (n,) of the expected improvements on `best`, each times the probability of not failing.
 
         Args:
             model: of accuracy.
@@ -186,7 +185,7 @@ class RewardModel:
 
     def _fit_cost(self) -> AccuracyModel | None:
         """A model of the costs, larger being better, where they can't be counted."""
-        if self.learns_reward or self._problem.cost in (flops, params):
+        if self.learns_reward or self._problem.cost in COST_COLUMNS:
             return None
         actions = [self.observed[i][0] for i in self._fitted]
         negative = -np.log([self._told_costs[row] for row in actions])
@@ -204,7 +203,7 @@ class RewardModel:
         new = [row for row in dict.fromkeys(actions) if row not in self._cache]
         if new:
             rows, costs = self._features.with_costs(new)
-            counted = costs[:, int(self._problem.cost is params)].astype(float)
+            counted = costs[:, COST_COLUMNS.get(self._problem.cost, 0)].astype(float)
             self._cache.update(zip(new, zip(rows, counted, strict=True), strict=True))
         return [self._cache[row] for row in actions]
 

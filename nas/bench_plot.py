@@ -31,7 +31,7 @@ def write_plot(summary: Mapping[str, Any], path: Path) -> None:
         if figures["seeds"]:
             _add(figure, name, figures, budgets, _COLOURS[number % len(_COLOURS)])
     title = f"{setup['space']}, T = {format_quantity(setup['target'])} FLOPs, objective {setup['objective']}"
-    seeds = sorted({figures["seeds"] for figures in summary["controllers"].values()})
+    seeds = sorted({figures["seeds"] for figures in summary["controllers"].values()} - {0})
     searches = " to ".join(map(str, [seeds[0], seeds[-1]][: len(seeds)]))
     details = f"medians and quartiles of {searches} searches, noise {setup['noise']:.2g} points"
     ticks = {"tickvals": budgets, "ticktext": [f"{budget:,}" for budget in budgets]}

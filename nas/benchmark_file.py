@@ -170,7 +170,7 @@ def check_space(source: str, space: SearchSpace) -> None:
 def difference(space: SearchSpace, library: str) -> str | None:
     """The first field in which a space differs from one of the library; None where only the name does."""
     theirs, ours = load_space(library).to_dict(), space.to_dict()
-    return next((field for field in theirs if field != "name" and theirs[field] != ours.get(field)), None)
+    return next((field for field in theirs | ours if field != "name" and theirs.get(field) != ours.get(field)), None)
 
 
 def _first(path: str, kind: Format) -> Architecture:

@@ -51,7 +51,7 @@ class Folder:
             InputError: `out` exists and isn't an empty folder.
         """
         path = out or _next_free(recipe.name)
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
             resumable = f"go on with `nas resume {quote(str(path))}`, or " if (path / RECIPE).is_file() else ""
             raise InputError(f"--out {path}: exists; {resumable}choose another name")
         path.mkdir(parents=True, exist_ok=True)

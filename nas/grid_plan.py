@@ -120,7 +120,7 @@ def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding) -> P
         raise GridError(f"{recipe.name}: looks networks up in a benchmark; a grid needs a recipe with images")
     settings = recipe.scale or Scale()
     wanted = coefficients(settings.step, settings.tolerance)
-    CompoundScaler(rounding=rounding).family(architecture, settings.phi)
+    CompoundScaler(rounding=rounding).family(architecture, settings.phi)  # refuses now what would fail at the end
     training = _recipe(recipe)
     base = ProxyEvaluator.of(recipe).child(architecture)
     candidates = _candidates(base, dict.fromkeys([*wanted, PAPER]), settings.divisor)
@@ -129,7 +129,7 @@ def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding) -> P
 
 
 def _count(reach: float, step: float) -> int:
-    """Steps from 0 that come no further than one beyond `reach`."""
+    """How many multiples of `step` there are from 0 to the first that reaches `reach`."""
     return math.ceil(reach / step) + 1
 
 

@@ -22,8 +22,8 @@ def plan_words(plan: Plan) -> str:
     comparison = f", up to {compared} for the growth in one dimension" if compared else ""
     return (
         f"base {base.name} as this recipe's proxy: {base.resolution} px, {format_quantity(cost.flops(base))} FLOPs\n"
-        f"grid of step {settings.step:g}: {points} times alpha, beta, gamma with a product within "
-        f"{settings.tolerance:g} of 2, the paper's among them, round to {len(plan.candidates)} networks\n"
+        f"grid of step {settings.step:g}: {points} triples of alpha, beta, gamma, those with a product within "
+        f"{settings.tolerance:g} of 2 and the paper's, round to {plural(len(plan.candidates), 'network')}\n"
         f"{once} trainings, up to {again} of the base and the leaders with fresh seeds{comparison}, "
         f"{plural(proxy.epochs, 'epoch')} each: in FLOPs like {plan.work:.0f} trainings of the base"
     )

@@ -49,7 +49,7 @@ class Child:
         running: whether it was handed out in this process and isn't back.
         result: None while it is waiting or running.
         cost: of the deployed network in the objective's unit; None without a measurement.
-        accuracy: mean over this training and those `again`, of those that none outlasted; None without a measurement.
+        accuracy: mean of this training and those `again`, only the longest counted; None without a measurement.
         reward: of that accuracy and the cost; None without a measurement.
     """
 

@@ -81,6 +81,12 @@ def run_search(
     screen = Console()
     with _stoppable(kept), SearchProgress(screen) as progress:
         searched = go(watch)
+    _report(searched)
+    _then_scale(searched.folder, searched.study.ledger.recipe, workers, ray_address)
+
+
+def _report(searched: Searched) -> None:
+    """What a search found; it ends here, with exit code 1, where that is nothing."""
     folder, ledger = searched.folder, searched.study.ledger
     show(console.verdict(ledger))
     if isinstance(searched.evaluator, BenchmarkEvaluator):
@@ -97,7 +103,6 @@ def run_search(
     typer.echo(f"\n{folder.best}:\n{folder.best.read_text(encoding='utf-8')}")
     run = quote(str(folder.path))
     typer.echo(f"Next: nas show {run}, nas top {run}, nas export {run} -o DIR, nas scale {run} -o DIR")
-    _then_scale(folder, ledger.recipe, workers, ray_address)
 
 
 def _then_scale(folder: Folder, recipe: Recipe, workers: int | None, ray_address: str | None) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 import controllers
 from nas import recipe_file
+from nas.benchmark_file import REHEARSAL
 from nas.costs import COSTS
 from nas.objective import OWN_EXPONENTS, Objective, make_objective
 from nas.quantities import parse_quantity
@@ -19,8 +21,6 @@ from nas.recipe_errors import RecipeError, first_error
 from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
 from search_space.files import flow
 from search_space.transform import for_proxy
-
-_NAMES = ("digits", "rehearsal", *library.names("space"), *library.names("architecture"))
 
 
 def _quantity(value: object) -> object:
@@ -48,15 +48,19 @@ def _held_out(value: object) -> object:
     raise ValueError(f"must be val, a share between 0 and 1, or a count of at least 2, not {value!r}")
 
 
-def _absolute(value: str) -> str:
+def _absolute(names: Collection[str], value: str) -> str:
     """Paths become absolute, so that a run can be resumed and trained from any folder; names stay."""
     if "\0" in value:
         raise ValueError("must be a path, which holds no null byte")
     path = Path(os.path.expanduser(value))  # which leaves an unknown ~user as it is
-    return value if value in _NAMES or not path.exists() else str(path.absolute())
+    return value if value in names or not path.exists() else str(path.absolute())
 
 
-Located = Annotated[str, AfterValidator(_absolute)]
+def _located(*names: str) -> AfterValidator:
+    """Of a path, or one of some names."""
+    return AfterValidator(partial(_absolute, names))
+
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 LEAST_FLOPS = 1e5
@@ -83,7 +87,7 @@ class Data(_Section):
             training images; None for `val` if there is one, else 20%.
     """
 
-    source: Located
+    source: Annotated[str, _located("digits")]
     holdout: Annotated[Literal["val"] | float | int | None, BeforeValidator(_held_out)] = None
 
 
@@ -144,7 +148,7 @@ class Benchmark(_Section):
         noise: standard deviation of an observed accuracy, in points; None for the benchmark's own.
     """
 
-    source: Located = "rehearsal"
+    source: Annotated[str, _located(REHEARSAL)] = REHEARSAL
     noise: Annotated[float, Field(ge=0, le=100)] | None = None
 
 
@@ -207,7 +211,8 @@ class ExecutorSection(_Section):
         cpus_per_child: CPU cores of a child; also its threads.
         gpus_per_child: GPUs of a child; 0.5 puts two on one.
         time_limit: seconds after which a child is given up.
-        retries: how often a child is started again after its worker died, or failed by more than the training itself.
+        retries: how often a child is started again after its worker died, or failed for a reason other than
+            divergence, memory or time.
     """
 
     name: Literal["tune", "serial"] = "tune"
@@ -282,8 +287,8 @@ class Recipe(_Section):
     name: Annotated[str, AfterValidator(_folder_name)]
     seed: Whole = 0
     children: Count
-    space: Located
-    baseline: Located = "efficientnet-b0"
+    space: Annotated[str, _located(*library.names("space"))]
+    baseline: Annotated[str, _located(*library.names("architecture"))] = "efficientnet-b0"
     deployment: Deployment = Deployment()
     objective: ObjectiveSection
     controller: ControllerSection = ControllerSection()

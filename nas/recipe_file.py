@@ -94,10 +94,10 @@ def _cost(file: Mapping[str, Any]) -> Any:
     return section.get("cost", "flops") if isinstance(section, Mapping) else "flops"
 
 
-def _last(field: str, settings: Sequence[str]) -> str | None:
-    """The text that is laid over a field last; None for nothing."""
+def _last(field: str, settings: Sequence[str]) -> Any:
+    """The value that is laid over a field last; None for nothing."""
     given = [setting.partition("=")[2] for setting in settings if setting.startswith(f"{field}=")]
-    return given[-1] if given else None
+    return parse_yaml(given[-1], f"--set {field}") if given else None
 
 
 def _drop_what_belongs_to_another(values: dict[str, Any], settings: Sequence[str]) -> None:

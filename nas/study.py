@@ -53,13 +53,14 @@ class Study:
         self._waiting: list[Trial] = [self.ledger.baseline.trial]
         self._journal = journal
         self._watch = watch
+        adopted = sum(event.get("adopted", False) for event in journal.replay())
         try:
             self._controller = controllers.create(
                 recipe.controller.name,
                 self.ledger.space,
                 objective=self._reward,
                 cost=self._cost,
-                seed=recipe.seed + sum(event.get("adopted", False) for event in journal.replay()),
+                seed=recipe.seed + adopted,  # what was taken over must not be drawn again
                 options=recipe.controller.options,
             )
         except InputError as error:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.accuracy_model import AccuracyModel
-from controllers.features import Features
-from nas.evaluators.base import Evaluator
+from controllers.features import COST_COLUMNS, Features
+from nas.costs import EXACT_COSTS
+from nas.evaluators.base import Evaluator, Measurement
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.journal import JournalError
 from nas.ledger import Child, Ledger
@@ -25,13 +26,12 @@ RANDOM_RUNS = 40
 
 _INTERVAL = (0.025, 0.5, 0.975)
 _DIGITS = 4  # of a reward, as it is shown and judged
-_CHANCE = 0.1  # an accuracy is chance up to this share of its expectation, or of what is missing to 1, above it
+_CHANCE = 0.1  # an accuracy is chance up to guess + this * min(guess, 1 - guess)
 _DRAWS = 400
 _POOL = (1000, 4000)  # random architectures at which an accuracy model is drawn
 _UPPER_QUARTILE = 0.6745  # of the standard normal distribution
 _BROKEN = 3.0  # standard deviations below what was expected of a training that broke down
 _ROWS = 1500  # children that the accuracy model is fitted to at most
-_EXACT = {"flops": 0, "params": 1}  # costs of any architecture without a measurement: columns of `Features.costs`
 _STREAM = 7  # sets the verdict's random draws apart from the children's
 
 Basis = Literal["warm-up", "random runs"]
@@ -105,7 +105,7 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     """
     measured = ledger.measured()
     benchmark = evaluator if isinstance(evaluator, BenchmarkEvaluator) else None
-    if benchmark and ledger.recipe.objective.cost not in (*_EXACT, *benchmark.metrics):
+    if benchmark and ledger.recipe.objective.cost not in (*EXACT_COSTS, *benchmark.metrics):
         benchmark = None
     basis: Basis = "random runs" if benchmark else "warm-up"
     choice = ledger.search_choice
@@ -172,7 +172,7 @@ def _is_random(child: Child) -> bool:
 
 def _accuracies(children: list[Child]) -> Floats:
     """Of one training each, not of networks (n,)."""
-    return np.array([child.accuracies[0] for child in children])
+    return np.array([child.result.accuracy for child in children if isinstance(child.result, Measurement)])
 
 
 def _rewards(ledger: Ledger, children: list[Child]) -> Floats:
@@ -183,7 +183,7 @@ def _rewards(ledger: Ledger, children: list[Child]) -> Floats:
 def _against_draws(ledger: Ledger, choice: Child, measured: list[Child], rng: np.random.Generator) -> Floats:
     """Gains over what as many random children hand over, each in another function of the posterior (`_DRAWS`,)."""
     features, fitted = Features(ledger.space, one_hot=False), _thinned(measured)
-    exact = ledger.recipe.objective.cost in _EXACT
+    exact = ledger.recipe.objective.cost in EXACT_COSTS
     y = _accuracies(fitted) if exact else _rewards(ledger, fitted)
     x = features([child.suggestions[0].actions for child in fitted])
     model, sound = _sound_model(features.kinds, x, y, ~_at_chance(ledger, fitted))
@@ -191,7 +191,7 @@ def _against_draws(ledger: Ledger, choice: Child, measured: list[Child], rng: np
     count = max(1, round(len(measured) * share))
     others = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]
     pool = [choice.suggestions[0].actions, *others]
-    costs = features.costs(pool)[:, _EXACT.get(ledger.recipe.objective.cost, 0)]
+    costs = features.costs(pool)[:, COST_COLUMNS[EXACT_COSTS[ledger.recipe.objective.cost]] if exact else 0]
 
     def rewards(values: Floats, rows: NDArray[np.int64]) -> Floats:
         return np.array(ledger.objective(values.clip(0, 1), costs[rows])) if exact else values

@@ -34,7 +34,7 @@ def _number(where: str, value: object, low: float, high: float) -> None:
 
 
 def _file_name(where: str, value: object) -> None:
-    """Of a visible file, in the folder that is meant."""
+    """Refuse a name that would be hidden, or that leads out of its folder."""
     if not (isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()) or re.search(r"^\.|[/\\]", value):
         raise ArchitectureError(f"{where}: must be text that can name a file, not {value!r}")
 

@@ -76,10 +76,7 @@ def training_memory(architecture: Architecture, batch_size: int, optimizer: str 
 
 def total(architecture: Architecture) -> Cost:
     """Cost of the whole network; stages are cached, so a search asks for thousands a second."""
-    cost = Cost(0, 0)
-    for part in architecture.parts():
-        cost += part_cost(part)
-    return cost
+    return sum((part_cost(part) for part in architecture.parts()), Cost(0, 0))
 
 
 def per_part(architecture: Architecture) -> tuple[tuple[Part, Cost], ...]:
@@ -90,14 +87,14 @@ def per_part(architecture: Architecture) -> tuple[tuple[Part, Cost], ...]:
 @lru_cache(maxsize=1 << 16)
 def part_cost(part: Part) -> Cost:
     """Cost of a stem, a stage or a head; equal blocks in a row are counted once and repeated."""
-    total = cost = Cost(0, 0)
+    whole = cost = Cost(0, 0)
     key: tuple[int, Shape] | None = None
     for block, shape, out in zip(part.blocks, part.shapes, part.shapes[1:], strict=False):
         if key != (id(block), shape):
             key = (id(block), shape)
             cost = _chain(block.main, shape) + _chain(block.shortcut or (), shape) + _chain(block.post, out)
-        total += cost
-    return total
+        whole += cost
+    return whole
 
 
 def _chain(layers: tuple[Layer, ...], shape: Shape) -> Cost:

@@ -18,7 +18,7 @@ from typing import Self
 
 import numpy as np
 
-from controllers.features import Features
+from controllers.features import COST_COLUMNS, Features
 from nas.benchmark_file import ACCEL, REHEARSAL, BenchmarkError, Network, difference, format_of, read
 from nas.costs import COSTS, CostFunction, cost_function
 from nas.encoder import Encoder
@@ -28,7 +28,8 @@ from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
 from nas.quantities import plural, unreachable
 from nas.recipe import Recipe
-from search_space import Architecture, SearchSpace, cost
+from nas.statistics import Noise
+from search_space import Architecture, SearchSpace
 from search_space.space import Actions
 
 NOISE = 0.3
@@ -82,7 +83,7 @@ class Table:
         return {self._space.decode(actions).key(): row for row, actions in enumerate(self.actions)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DeviceMetric:
     """A cost that was measured on a device, in the file's own unit; positive."""
 
@@ -107,7 +108,7 @@ class BenchmarkEvaluator:
         noise: standard deviation of an observed accuracy, in points.
         metrics: names of the device metrics that there are.
         tau: cross-validated Kendall tau of the surrogate on unseen architectures; None for a table.
-        guessed: choices of the space, in words, that none of the networks has to which the surrogate was fitted.
+        guessed: choices of the space, in words, that occur in no network the surrogate was fitted to.
     """
 
     def __init__(
@@ -282,8 +283,8 @@ class BenchmarkEvaluator:
 
     def costs(self, function: CostFunction, actions: Sequence[Actions] | np.ndarray) -> np.ndarray:
         """A cost of n networks, (n,): FLOPs, params and device metrics without building any of them."""
-        if function in (cost.flops, cost.params):
-            return self._features.costs(actions)[:, int(function is cost.params)]
+        if function in COST_COLUMNS:
+            return self._features.costs(actions)[:, COST_COLUMNS[function]]
         if isinstance(function, DeviceMetric):
             return function.values(actions)
         return np.array([function(self.space.decode(tuple(row))) for row in actions])
@@ -312,7 +313,7 @@ def _seed_noise(networks: Collection[Network]) -> float | None:
     """Standard deviation of a training, in points, pooled over networks; None unless all were trained repeatedly."""
     if any(len(network.accuracies) < 2 for network in networks):
         return None
-    return round(100 * float(np.sqrt(np.mean([np.var(network.accuracies, ddof=1) for network in networks]))), 3)
+    return round(100 * math.sqrt(Noise.pooled([network.accuracies for network in networks]).variance), 3)
 
 
 def _digest(content: bytes) -> str:

@@ -39,10 +39,11 @@ class Surrogate:
 
     @classmethod
     def fitted(cls, features: Features, known: Mapping[Actions, float], where: str) -> Self:
-        """Fit to the numbers of some networks: of more than `_MOST_ROWS`, to so many evenly from all.
+        """Fit to the numbers of some networks; of more than `_MOST_ROWS`, to that many spread evenly over them.
 
         Raises:
-            BenchmarkError: too few, or values that the networks don't tell; `where` names the file and the field.
+            BenchmarkError: too few, or values that can't be predicted from the networks; `where` names the file and
+                the field.
         """
         from scipy.stats import kendalltau
 

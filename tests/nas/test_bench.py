@@ -25,6 +25,7 @@ import yaml
 from controllers import Controller
 from nas import bench as benches
 from nas.bench import Bench, Setup, run, search, summary
+from nas.bench_plot import write_plot
 from nas.objective import BAND, make_objective
 from nas.peers import PEERS
 from nas.quantities import parse_quantity
@@ -189,9 +190,11 @@ def test_the_summary_has_medians_and_quartiles_and_everything_that_was_set(bench
         assert found["controllers"][name]["seeds"] == 2
 
 
-def test_a_summary_of_an_unfinished_comparison_counts_what_there_is(bench, searches):
+def test_a_summary_of_an_unfinished_comparison_counts_what_there_is(bench, searches, tmp_path):
     found = summary(bench, searches[:1])
     assert sorted(figures["seeds"] for figures in found["controllers"].values()) == [0, 1]
+    write_plot(found, tmp_path / "bench.html")
+    assert "medians and quartiles of 1 searches" in (tmp_path / "bench.html").read_text()
 
 
 def test_children_in_flight_are_asked_before_the_first_is_told(macro, bench):

@@ -15,7 +15,7 @@ import torch
 from scipy.stats import kendalltau
 
 from controllers.features import Features
-from nas.benchmark_file import REHEARSAL, BenchmarkError, check_space, format_of, read
+from nas.benchmark_file import REHEARSAL, BenchmarkError, check_space, difference, format_of, read
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.evaluators.optimum import optimum
 from nas.evaluators.surrogate import Surrogate
@@ -433,6 +433,9 @@ class TestRehearsal:
     def test_it_knows_one_space(self, space, field):
         with pytest.raises(BenchmarkError, match=f"only the space accel-nasbench, .* {space} differs in `{field}`"):
             BenchmarkEvaluator.load(REHEARSAL, load_space(space))
+
+    def test_what_a_space_has_more_is_a_difference(self):
+        assert difference(load_space(MACRO).with_(drop_path=0.1), MACRO) == "drop_path"
 
     def test_its_library_space(self):
         assert format_of(REHEARSAL).space == ACCEL

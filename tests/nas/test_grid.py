@@ -159,7 +159,7 @@ def test_growth_in_one_dimension_is_compared_near_equal_flops(figures):
 
 def test_the_output_says_what_was_found(whole, figures):
     out, winner = whole[1], figures["winner"]
-    assert "grid of step 0.2: 7 times alpha, beta, gamma" in out
+    assert "grid of step 0.2: 7 triples of alpha, beta, gamma, those with a product within" in out
     assert f"winner: alpha {winner['alpha']:g}, beta {winner['beta']:g}, gamma {winner['gamma']:g}, estimated" in out
     assert "against the runner-up" in out
     assert "the paper's" in out

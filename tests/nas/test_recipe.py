@@ -326,7 +326,7 @@ def test_the_files_exponents_go_with_its_objective_and_stay_otherwise(tmp_path):
         section = Recipe.load(str(path), settings).objective
         return section.w, section.w_above
 
-    assert exponents() == exponents("objective.name=mnasnet") == (-0.5, -0.9)
+    assert exponents() == exponents("objective.name=mnasnet") == exponents("objective.name='mnasnet'") == (-0.5, -0.9)
     assert exponents("objective.name=absolute") == (None, None)
     assert exponents("objective.w=-0.2", "objective.name=absolute") == (-0.2, None)
     with pytest.raises(RecipeError, match=r"objective\.w: the objective auto takes none"):
@@ -357,3 +357,4 @@ def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
     recipe = digits("data.source=images")
     assert recipe.data.source == str(tmp_path / "images")
     assert recipe.space == "mbconv"
+    assert digits("data.source=mbconv").data.source == str(tmp_path / "mbconv")

@@ -14,7 +14,7 @@ from nas.evaluators import Failure, Measurement, make_evaluator
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.ledger import BASELINE, Ledger
 from nas.recipe import Recipe
-from nas.verdict import LEAST_RANDOM, Verdict, _thinned, verdict
+from nas.verdict import LEAST_RANDOM, Verdict, _accuracies, _thinned, verdict
 from search_space import cost, load_architecture, load_space
 
 SPACE = load_space("accel-nasbench")
@@ -179,6 +179,13 @@ def test_random_sampling_loses_as_large_a_share_of_its_children(searched):
 def test_a_guess_is_told_by_one_training_though_the_mean_of_several_is_none(searched):
     found = verdict(searched([0, 1, 2, 0], random=4, lost=range(3)))
     assert "3 of 4 children are no better than naming the commonest class" in str(found)
+
+
+def test_a_training_that_was_stopped_early_counts_as_what_it_showed(searched):
+    ledger = searched([0, 1, 0], random=3)
+    first, _, again = ledger.measured()
+    again.result = replace(again.result, accuracy=0.7, epochs=9)
+    assert _accuracies([first, again]).tolist() == [first.result.accuracy, 0.7]
 
 
 def test_of_very_many_children_the_random_ones_and_some_from_best_to_worst_are_fitted_to(searched, monkeypatch):
