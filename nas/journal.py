@@ -72,8 +72,11 @@ class Journal:
 
         Raises:
             JournalFullError: the disk is full; what was written before and these events are kept.
-            JournalError: the disk is full or gone; what was written before is kept.
+            JournalError: the disk is full or gone; what was written before is kept. Or the file was removed; it is put
+                back if its folder is there still.
         """
+        if not self.path.exists():
+            raise JournalError(f"{self.path}: was removed during the search{self._put_back()}")
         now = round(time.time(), 3)
         lines = "".join(json.dumps({**event, "time": now}, allow_nan=False) + "\n" for event in events).encode()
         try:
@@ -96,6 +99,14 @@ class Journal:
                 self._file.truncate(self._size)
             raise
         self._size += len(lines)
+
+    def _put_back(self) -> str:
+        """Write the removed file again, from what this process holds of it; says so."""
+        with suppress(OSError):
+            self._file.seek(0)
+            self.path.write_bytes(self._file.read())
+            return "; every child before this one is there again"
+        return ""
 
     def _write_with_spare(self, lines: bytes) -> bool:
         """Whether they could be written, giving up as much of the spare file as that takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
@@ -95,7 +96,8 @@ def read_format(path: Path, wanted: str) -> dict[str, Any]:
     """
     values = dict(read_yaml(path))
     if (found := values.pop("format", None)) != wanted:
-        raise InputError(f"{path}: format: must be {wanted}, not {found!r}")
+        wrong = f"must be {wanted}, not {found!r}" if found else f"missing; begin with the line format: {wanted}"
+        raise InputError(f"{path}: format: {wrong}")
     return values
 
 
@@ -107,7 +109,10 @@ def write_file(path: Path, content: str | bytes) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        with part.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
         with suppress(OSError):  # what hinders writing may hinder this too

@@ -99,7 +99,7 @@ class TuneExecutor:
             raise RuntimeError("Ray runs already in this process; shut it down or pass its address")
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a worker that died is told as a failed child
-        if self.address:
+        if self.address is not None:
             _check_address(self.address)
             options: dict[str, Any] = {"address": self.address}
         else:
@@ -200,15 +200,15 @@ def _in_main_thread() -> bool:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore Ctrl-C within the block."""
-    if not _in_main_thread():
-        yield
-        return
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ignore Ctrl-C and the like within the block."""
+    before = {}
+    if _in_main_thread():
+        before = {stop: signal.signal(stop, signal.SIG_IGN) for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, interrupt)
+        for stop, handler in before.items():
+            signal.signal(stop, handler)
 
 
 def _slots(has: float, wants: float) -> int:
@@ -222,13 +222,15 @@ def _check_address(address: str) -> None:
     Raises:
         InputError: nobody answers, or it is for Ray Client, where Tune would run the search far from its journal.
     """
+    if not address.strip():
+        raise InputError("--ray-address: is empty; give auto or HOST:6379, or leave it out to use this machine alone")
     if address.startswith("ray://"):
         raise InputError(f"--ray-address {address}: no Ray Client; give auto or HOST:6379 on a node of the cluster")
     host, separator, port = address.rpartition(":")
     if separator and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a name that can't be one
             raise InputError(f"--ray-address {address}: no Ray cluster answers: {error}") from None
 
 

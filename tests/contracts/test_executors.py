@@ -235,7 +235,13 @@ def test_more_than_any_machine_has_is_refused(run):
 
 
 @pytest.mark.parametrize(
-    ("address", "why"), [("127.0.0.1:1", "no Ray cluster answers"), ("ray://127.0.0.1:10001", "no Ray Client")]
+    ("address", "why"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers"),
+        ("a..b:6379", "no Ray cluster answers"),
+        ("ray://127.0.0.1:10001", "no Ray Client"),
+        ("", "--ray-address: is empty"),
+    ],
 )
 def test_an_address_where_no_cluster_answers_is_refused(tmp_path, address, why):
     recipe = Recipe.load("digits")

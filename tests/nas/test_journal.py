@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import time
@@ -135,6 +136,19 @@ def test_another_process_is_refused_until_the_first_has_ended(path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(JournalError, match="none/j: can't be opened: No such file"):
         Journal(tmp_path / "none" / "j")
+
+
+@pytest.mark.parametrize("folder_stays", [True, False])
+def test_a_removed_journal_ends_the_search_and_is_put_back_where_its_folder_is(path, folder_stays):
+    content = path.read_bytes()
+    with Journal(path) as journal:
+        path.unlink()
+        if not folder_stays:
+            shutil.rmtree(path.parent)
+        with pytest.raises(JournalError, match="was removed during the search"):
+            journal.append({"event": "d"})
+    assert path.exists() == folder_stays
+    assert not folder_stays or path.read_bytes() == content
 
 
 def test_nan_is_no_event(path):
