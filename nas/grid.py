@@ -220,7 +220,8 @@ def _leaders(plan: Plan, first: Accuracies) -> list[Candidate]:
         for accuracy in first[one.network.key()]
     }
     ranked = sorted(
-        (one for one in plan.candidates if one.network.key() in score), key=lambda one: -score[one.network.key()]
+        (one for one in plan.candidates if one.network.key() in score),
+        key=lambda one: (-score[one.network.key()], not one.is_papers),
     )
     papers = [one for one in ranked[plan.settings.leaders :] if one.is_papers]
     return [*ranked[: plan.settings.leaders], *papers]
@@ -251,8 +252,8 @@ def _found(plan: Plan, first: Accuracies, again: Accuracies, leaders: Sequence[C
         return Trained(one, accuracy, tuple(again.get(key, ())), at_double, estimates.get(key))
 
     results = [trained(one) for one in plan.candidates]
-    ranked = [result for result in results if result.estimate]
-    ranked.sort(key=lambda result: -(result.estimate.value if result.estimate else 0))
+    estimated = [(result.estimate.value, result) for result in results if result.estimate]
+    ranked = [result for _, result in sorted(estimated, key=lambda pair: (-pair[0], not pair[1].candidate.is_papers))]
     others = [result for result in results if not result.estimate]
     others.sort(key=lambda result: math.inf if result.at_double is None else -result.at_double)
     accuracy = noise.mean([*first[base], *again[base]])

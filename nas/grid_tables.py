@@ -65,7 +65,7 @@ def grid_words(found: Grid) -> str:
     if found.overlooked:
         lines.append(
             f"{plural(found.overlooked, 'candidate')} not trained again came within the seed noise of the last leader: "
-            "more --leaders would tell."
+            "more leaders (--leaders, or scale.leaders in a recipe) would tell."
         )
     shares = _shares(winner.candidate.coefficients[0])
     lines.append(f"winner: {shares}, estimated {_percent(winner.estimate)} at x2 FLOPs")

@@ -257,6 +257,14 @@ def test_trainings_that_all_fail_are_one_line(again, nas):
     assert not (again / "family").exists()
 
 
+def test_where_no_network_learns_anything_the_papers_coefficients_are_taken(again, nas):
+    np.savez("grey.npz", x_train=np.full((120, 8, 8, 3), 127, np.uint8), y_train=np.arange(120) % 4)
+    code, out, _ = nas(*COMPARED[:-3], "--data", "grey.npz", "--set", "proxy.batch_size=16", "-o", "grey")
+    assert code == 0
+    assert "Growing gained nothing here" in out
+    assert "winner: alpha 1.2, beta 1.1, gamma 1.15, estimated 25.00" in out
+
+
 def test_figures_of_an_earlier_call_do_not_stay_behind(again, nas):
     assert (again / "grid.html").exists()
     assert nas(*(word for word in COMPARED if word != "--compare"))[0] == 0
