@@ -148,7 +148,8 @@ def top(
     if ledger.winner is None:
         console.show(status, console.no_result(ledger))
     else:
-        words = filter(None, (console.against_random(ledger), status, console.best(ledger, ledger.winner)))
+        best, failures = console.best(ledger, ledger.winner), console.failures_words(ledger)
+        words = filter(None, (console.against_random(ledger), status, best, failures))
         console.show(*words, console.ranking(ledger, k))
 
 

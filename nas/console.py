@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +20,7 @@ from search_space import SearchSpace, cost
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
 _STEADY = 5  # trainings of a network, whose mean few others can beat by luck
 _WIDEST = 10_000  # columns of any table
+_REASONS = 3  # of failures, that are told
 _BETTER = {"FLOPs": "fewer", "params": "fewer", "ms": "less", "images/s": "more"}
 
 
@@ -38,7 +41,7 @@ def status_line(ledger: Ledger, done_here: int, seconds: float) -> str:
     elif ledger.baseline.reward is not None:
         words.append(f"baseline {_summary(ledger, ledger.baseline)}")
     if ledger.objective.adapts:  # and with it every reward
-        words.append(f"exponents {ledger.objective.w:.3g} up to T, {ledger.objective.w_above:.3g} above")
+        words.append(_exponents(ledger))
     if done_here and seconds > 0:
         pace = done_here / seconds
         words += [f"{3600 * pace:.0f} children/h", f"{duration((total - finished) / pace)} left"]
@@ -101,11 +104,14 @@ def images_words(ledger: Ledger) -> str:
 
 
 def classes_words(ledger: Ledger) -> str:
-    """That costs count other classes than the images have, which nobody said; empty otherwise."""
+    """That the deployed network has other classes than the images, which nobody said; empty otherwise."""
     counted, there = ledger.baseline.trial.architecture.num_classes, (ledger.contents or {}).get("classes")
     if there in (None, counted) or ledger.recipe.deployment.num_classes is not None:
         return ""
-    return f"costs count {counted:,} classes, and the images have {there}: deployment.num_classes={there} counts those"
+    return (
+        f"the deployed network has {counted:,} classes, which costs count, and the images have {there}: "
+        f"--set deployment.num_classes={there} gives it as many"
+    )
 
 
 def blind_words(recipe: Recipe, space: SearchSpace) -> str:
@@ -204,8 +210,9 @@ def target_words(ledger: Ledger) -> str:
     objective, section = ledger.objective, ledger.recipe.objective
     cost_share = ledger.winner.cost / section.target
     unit, side = unit_of(section.cost), "above" if cost_share > 1 else "below"
+    adapted = f" ({_exponents(ledger)})" if objective.adapts else ""
     words = (
-        f"target    {format_quantity(section.target)} {unit}, objective {section.name}: "
+        f"target    {format_quantity(section.target)} {unit}, objective {section.name}{adapted}: "
         f"the best is at {format_quantity(ledger.winner.cost)}, {abs(cost_share - 1):.1%} {side}"
     )
     if section.name == "auto":
@@ -216,6 +223,18 @@ def target_words(ledger: Ledger) -> str:
         elif section.name == "mnasnet" and objective.w_above in (None, objective.w):
             words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
     return words
+
+
+def failures_words(ledger: Ledger) -> str:
+    """Why children failed, the commonest reasons first; empty where none did."""
+    reasons = Counter(child.result.reason for child in ledger.failed() if isinstance(child.result, Failure))
+    told = [f"{count} x {reason}" for reason, count in reasons.most_common(_REASONS)]
+    more = [f"and {plural(len(reasons) - _REASONS, 'other reason')}"] if len(reasons) > _REASONS else []
+    return f"failed    {'; '.join([*told, *more])}" if told else ""
+
+
+def _exponents(ledger: Ledger) -> str:
+    return f"exponents {ledger.objective.w:.3g} up to T, {ledger.objective.w_above:.3g} above"
 
 
 def _cheaper(ledger: Ledger, winner: Child) -> str:

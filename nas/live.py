@@ -34,7 +34,7 @@ from nas.console import show
 from nas.evaluators import BenchmarkEvaluator
 from nas.folder import SCALE, Folder
 from nas.grid_plan import Plan
-from nas.progress import BenchProgress, SearchProgress, TrialsProgress
+from nas.progress import BenchProgress, SearchProgress, TrialsProgress, TurnsProgress
 from nas.recipe import Recipe
 from nas.run import Searched
 from nas.scaling import Rounding
@@ -92,7 +92,8 @@ def _report(searched: Searched) -> None:
     if isinstance(searched.evaluator, BenchmarkEvaluator):
         show(f"benchmark {searched.evaluator}")
     if ledger.best(1):
-        show(console.target_words(ledger), "", console.ranking(ledger, 10))
+        show(*filter(None, [console.target_words(ledger), console.failures_words(ledger)]))
+        show("", console.ranking(ledger, 10))
     if searched.study.exhausted:
         typer.echo(
             f"The controller suggested only known networks {MOST_REPEATS} times in a row: the search ended after "
@@ -193,8 +194,8 @@ def train_list(go: Callable[[Callable[[Trials], None]], Result], go_on: str = TH
 
 def train_in_turn(go: Callable[[Callable[[str, int, float], None]], Result]) -> Result:
     """Train networks one after the other, show how it is going, and end cleanly when the user stops it."""
-    with _stoppable(lambda: _KEPT.format(THE_SAME)), Console().status("training") as status:
-        return go(lambda name, epoch, accuracy: status.update(f"{name}: {accuracy:.2%} after epoch {epoch}"))
+    with _stoppable(lambda: _KEPT.format(THE_SAME)), TurnsProgress(Console()) as progress:
+        return go(progress.update)
 
 
 @contextmanager

@@ -121,6 +121,18 @@ class TrialsProgress(_Screen):
             self._log.line(line)
 
 
+class TurnsProgress(_Screen):
+    """Live progress of trainings in turn: one line that changes in a terminal, a line at a time in a log."""
+
+    def update(self, name: str, epoch: int, accuracy: float) -> None:
+        """Show how far the training of a network is."""
+        line = f"{name}: {accuracy:.2%} after epoch {epoch}"
+        if self._live:
+            self._live.update(Text(line))
+        elif self._log.due:
+            self._log.line(line)
+
+
 class BenchProgress:
     """Live progress of searches side by side: a bar in a terminal, a line at a time in a log file."""
 

@@ -111,7 +111,7 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     choice = ledger.search_choice
     if choice is None:
         return Verdict(0, basis, reason="no child has a result")
-    if reason := _guessing(ledger, measured) or _nothing_learned(ledger, measured):
+    if reason := _guessing(ledger, measured, choice) or _nothing_learned(ledger, measured):
         return Verdict(len(measured), basis, reason=reason)
     rng = np.random.default_rng(np.random.SeedSequence([ledger.recipe.seed, _STREAM]))
     if benchmark:
@@ -125,13 +125,17 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     return Verdict(len(measured), basis, gain, low, high)
 
 
-def _guessing(ledger: Ledger, measured: list[Child]) -> str:
-    """Why nothing can be told where most children are no better than chance; empty otherwise."""
+def _guessing(ledger: Ledger, measured: list[Child], choice: Child) -> str:
+    """Why nothing can be told where most children, or the choice, are no better than chance; empty otherwise."""
     guessing = int(_at_chance(ledger, measured).sum())
-    if 2 * guessing <= len(measured):
+    if 2 * guessing > len(measured):
+        told = f"{guessing} of {len(measured)} children are"
+    elif _at_chance(ledger, [choice]).any():
+        told = "the choice is"
+    else:
         return ""
-    told = f"{guessing} of {len(measured)} children are no better than naming the commonest class"
-    return f"{told} ({_guess(ledger):.2%}); train longer (proxy.epochs), or on more images"
+    told = f"{told} no better than naming the commonest class ({_guess(ledger):.2%})"
+    return f"{told}; train longer (proxy.epochs), or on more images"
 
 
 def _nothing_learned(ledger: Ledger, measured: list[Child]) -> str:

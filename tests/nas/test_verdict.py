@@ -181,6 +181,25 @@ def test_a_guess_is_told_by_one_training_though_the_mean_of_several_is_none(sear
     assert "3 of 4 children are no better than naming the commonest class" in str(found)
 
 
+def test_a_choice_at_chance_beats_nothing(searched):
+    ledger = searched(range(12), random=10, lost=range(6))
+    ledger.recommended = ledger.children[1]
+    told = "the choice is no better than naming the commonest class (10.00%); train longer"
+    assert told in str(verdict(ledger))
+    ledger.recommended = ledger.children[12]
+    assert verdict(ledger).gain is not None
+
+
+def test_why_children_failed_is_counted(searched):
+    ledger = searched(range(8), random=8, failed=[1, 2, 5])
+    assert console.failures_words(ledger) == "failed    3 x out of memory"
+    for child, reason in zip(ledger.failed(), "abc", strict=True):
+        child.result = Failure(reason)
+    ledger.settle(7, Failure("d"), None)
+    assert console.failures_words(ledger) == "failed    1 x a; 1 x b; 1 x c; and 1 other reason"
+    assert console.failures_words(searched(range(3), random=3)) == ""
+
+
 def test_a_training_that_was_stopped_early_counts_as_what_it_showed(searched):
     ledger = searched([0, 1, 0], random=3)
     first, _, again = ledger.measured()
