@@ -172,7 +172,7 @@ def _digits() -> _Source:
 def _folder(root: Path, holdout: str | float | None) -> _Source:
     """A tree `root/train/<class>/**`, with reward images from `root/val/<class>/**` where the hold-out asks for it."""
     if not (root / "train").is_dir():
-        raise DataError(f"{root}: no train/ folder in it")
+        raise DataError(f"{root}: no train/ folder in it; images are looked for in train/CLASS/")
     with_val = holdout == "val" or (holdout is None and (root / "val").is_dir())
     if with_val and not (root / "val").is_dir():
         raise DataError(f"data.holdout: {root} has no val/ folder")

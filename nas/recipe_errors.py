@@ -23,7 +23,10 @@ def first_error(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         message = f"unknown key{_nearest(first['loc'], model)}"
     elif first["type"] == "missing":
-        message = "missing"
+        begin = get_args(model.model_fields["format"].annotation)[0] if path == "format" else None
+        message = f"missing; begin with the line format: {begin}" if begin else "missing"
+    elif first["type"] == "model_type":
+        message = f"must be a section with {', '.join(_fields(first['loc'], model))}, not {first['input']!r}"
     elif first["type"] != "value_error" and not isinstance(first["input"], (dict, BaseModel)):
         message = f"{message}, not {first['input']!r}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
@@ -33,9 +36,14 @@ def first_error(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _nearest(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """A hint at the key that was probably meant, and the ones there are."""
+    fields = _fields(loc[:-1], model)
+    return f"; {did_you_mean(str(loc[-1]), fields, 'known are')}" if fields else ""
+
+
+def _fields(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """Names of the fields of the section at `loc`; none where it is no section."""
     section: Any = model
-    for part in loc[:-1]:
+    for part in loc:
         section = section.model_fields[part].annotation if part in getattr(section, "model_fields", {}) else None
         section = next(iter(get_args(section)), section)  # X | None
-    fields = list(getattr(section, "model_fields", {}))
-    return f"; {did_you_mean(str(loc[-1]), fields, 'known are')}" if fields else ""
+    return list(getattr(section, "model_fields", {}))

@@ -368,7 +368,7 @@ def test_the_baseline_counts_at_the_resolution_and_classes_of_the_space(nas, sma
     assert code == 0
     network = load_architecture("baseline.yaml").with_(resolution=64, num_classes=10)
     assert f"{format_quantity(cost.flops(network))} FLOPs)  (small-baseline" in out
-    assert "costs count" not in out
+    assert "which costs count" not in out
 
 
 def test_the_controller_leaves_the_cores_to_the_children(small_recipe):
@@ -489,7 +489,7 @@ def test_children_that_learn_nothing_tell_nothing(nas, small_recipe):
     np.savez("grey.npz", x_train=np.full((120, 8, 8, 3), 127, np.uint8), y_train=np.arange(120) % 4)
     grey = ["--data", "grey.npz", "--set", "proxy.batch_size=16"]
     _, out, _ = nas("search", small_recipe, *grey, "-o", "run")
-    assert "costs count 10 classes, and the images have 4" in out
+    assert "the deployed network has 10 classes, which costs count, and the images have 4" in out
     assert "can't be told: 6 of 6 children are no better than naming the commonest class (25.00%); train longer" in out
     _, out, _ = nas("top", "run", "-k", "2", "--retrain", "--epochs", "1", "--seeds", "2")
     assert re.match(r"0/\d+ trainings of 1 epoch each done, 0 failed\n", out)  # before the first ends

@@ -66,7 +66,8 @@ MISTAKES = [
     ("seed=9223372036854775808", "seed: "),
     ("children=1" + "0" * 400, "children: "),
     ("space=3", "space: "),
-    ("objective=3", "objective: "),
+    ("objective=auto", "objective: must be a section with name, cost, target, w, w_above, not 'auto'"),
+    ("scale=true", "scale: must be a section with retrain, step, "),
     ("objective={}", "objective.target: missing"),
     ("objective.target=400", "objective.target: 400 multiply-adds is less than any network has; write 400M?"),
     ("objective={cost: params, target: 5}", "objective.target: 5 parameters is less"),
@@ -206,7 +207,8 @@ def test_an_error_shows_the_value_once():
 def test_a_missing_field_is_named(field):
     values = digits().model_dump()
     del values[field]
-    with pytest.raises(RecipeError, match=f"^here: {field}: missing$"):
+    hint = "; begin with the line format: baseline-nas/recipe/1" * (field == "format")
+    with pytest.raises(RecipeError, match=f"^here: {field}: missing{hint}$"):
         Recipe.parse(values, "here")
 
 
