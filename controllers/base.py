@@ -198,9 +198,12 @@ class Controller(ABC, Generic[OptionsT]):
         """Put another in the last suggestion's place: a replay on another processor may round differently."""
 
     def recommend(self) -> Architecture | None:
-        """The architecture to hand over: the best mean reward observed; None before any success."""
-        best = self.memory.top(1)
-        return self.space.decode(best[0]) if best else None
+        """The architecture to hand over: the first of the leaders; None before any success."""
+        return next(iter(self.leaders(1)), None)
+
+    def leaders(self, k: int) -> list[Architecture]:
+        """The `k` observed architectures that are worth most, best first: by their mean rewards."""
+        return [self.space.decode(actions) for actions in self.memory.top(k)]
 
     def pop_diagnostics(self) -> dict[str, float]:
         """Figures of the policy update since the last call; empty if there was none."""

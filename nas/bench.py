@@ -306,6 +306,7 @@ def summary(bench: Bench, searches: Iterable[Search]) -> dict[str, Any]:
         "protocol": PROTOCOL,
         "setup": asdict(bench.setup) | {"space": bench.space.name, "noise": bench.evaluator.noise},
         "surrogate_tau": bench.evaluator.tau,
+        "guessed": list(bench.evaluator.guessed),
         "best_reward": bench.best_reward,
         "controllers": {
             name: _statistics([search for search in ordered if search.controller == name])

@@ -165,6 +165,8 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
 
 def _rank(ledger: Ledger) -> str:
     """Why the winner isn't the child with the highest reward, where it isn't."""
+    if not (ledger.recommended or ledger.retrained):
+        return ": the best measured so far; the search's end chooses"
     ranked = ledger.best()
     if ledger.winner is None or ledger.winner not in ranked[1:]:
         return ""

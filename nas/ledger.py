@@ -108,6 +108,7 @@ class Ledger:
         self.adopted = 0
         self.objective = recipe.make_objective()
         self.recommended: Child | None = None
+        self._leaders: list[Child] = []
         self.retrained: Event | None = None
         self.judged: Event | None = None
         self.children: dict[int, Child] = {}
@@ -122,6 +123,8 @@ class Ledger:
             InputError: an event is damaged.
         """
         header = events[0]
+        if header.get("event") != "search":
+            raise JournalError("the journal is damaged: its first line is missing")
         if header.get("format") != FORMAT:
             raise JournalError(f"the journal's format must be {FORMAT}, not {header.get('format')!r}")
         if missing := [name for name in ("baseline", "recipe", "space") if not isinstance(header.get(name), dict)]:
@@ -144,6 +147,8 @@ class Ledger:
         except (KeyError, TypeError) as error:
             where = f"the {event.get('event')} event of trial {event.get('trial')}"
             why = f"lacks {error}" if isinstance(error, KeyError) else f"can't be used: {error}"
+            if isinstance(error, KeyError) and type(error.args[0]) is int:
+                why = f"is of a trial that was never suggested: {error}"
             raise JournalError(f"the journal is damaged: {where} {why}") from None
 
     def _apply(self, event: Event) -> Child | None:
@@ -174,7 +179,8 @@ class Ledger:
             if event.get("by") == "retraining":
                 self.retrained = event
             else:
-                self.recommended = chosen
+                leaders = [self.children[number] for number in event.get("leaders", [])]
+                self.recommended, self._leaders = chosen, leaders
         elif kind == "verdict":
             self.judged = event
         return self.children.get(event.get("trial", -1))
@@ -194,6 +200,7 @@ class Ledger:
     def settle(self, number: int, result: Measurement | Failure, child_cost: float | None) -> Child:
         """Enter a result; a choice and a verdict that were made without it no longer hold."""
         self.recommended = self.retrained = self.judged = None
+        self._leaders = []
         child = self.children[number]
         child.running, child.result, child.cost = False, result, child_cost
         for one in (child, self.by_key[child.trial.key]):
@@ -252,6 +259,14 @@ class Ledger:
         rewards = [(child.reward, child) for child in firsts if child.reward is not None]
         count = len(rewards) if k is None else k
         return [child for _, child in nsmallest(count, rewards, key=lambda pair: (-pair[0], pair[1].trial.number))]
+
+    def leaders(self, k: int) -> list[Child]:
+        """First children of the `k` networks that the controller, at the end of the search, estimated best, best first.
+
+        Where it named fewer, and before the end, those with the highest rewards follow; the baseline is left out.
+        """
+        ordered = {child.trial.number: child for child in (*self._leaders, *self.best()) if child is not self.baseline}
+        return list(ordered.values())[:k]
 
 
 def finished_event(trial: Trial, result: Measurement | Failure, child_cost: float | None) -> dict[str, Any]:

@@ -181,7 +181,8 @@ def run_bench(prepared: Bench, workers: int, out: Path) -> None:
         else:
             out.rmdir()
     if done:
-        show(bench_table(summary), "", f"written to {out / 'bench.json'} and {out / 'bench.html'}")
+        show(bench_table(summary), "", f"benchmark {prepared.evaluator}")
+        show(f"written to {out / 'bench.json'} and {out / 'bench.html'}")
     if status:
         sys.exit(status)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+
+from search_space.errors import InputError
 
 BAND = (0.95, 1.01)
 """`auto` is content with a hand-over whose cost is within these multiples of T."""
@@ -132,7 +135,15 @@ OWN_EXPONENTS: dict[str, tuple[float, float | None]] = {"hard": (0.0, -1.0), "au
 def make_objective(
     name: str, target: float, w: float | None = None, w_above: float | None = None, more_is_better: bool = False
 ) -> Objective:
-    """An objective by its name, with the exponents of its paper where none are given."""
+    """An objective by its name, with the exponents of its paper where none are given.
+
+    Raises:
+        InputError: an unknown name, or a target that isn't positive.
+    """
+    if name not in FORMS:
+        raise InputError(f"objective.name: {name!r} is unknown; use one of {', '.join(FORMS)}")
+    if not 0 < target < math.inf:
+        raise InputError(f"objective.target: must be positive, not {target:g}")
     w, w_above = OWN_EXPONENTS.get(name, (PAPER_W if w is None else w, w_above))
     return FORMS[name](target, w, w_above, more_is_better)
 

@@ -31,7 +31,7 @@ class Retrained:
     """A child trained again.
 
     Attributes:
-        rank: in the search, from 1; 0 for the baseline.
+        rank: in the search as measured, from 1; 0 for the baseline.
         rewards: of the retrainings.
         mean: of the rewards.
         estimate: the mean shrunk towards that of the leaders, from four on; the baseline's is its mean.
@@ -103,7 +103,7 @@ def retrain(
 
     Args:
         path: the run's folder.
-        k: how many children of the ranking; the one that the search hands over comes along in any case.
+        k: how many of the networks that the controller estimated best; what was handed over comes along in any case.
         seeds: trainings of each network, at least 2.
         epochs: of a training; None for 4 times the proxy's.
         workers: trainings at a time; None for the recipe's.
@@ -139,12 +139,13 @@ def retrain(
 
 
 def _ranked(ledger: Ledger, k: int, recommended: list[int]) -> list[tuple[Child, int]]:
-    """What to retrain, with the ranks in the search: the first k, what was handed over so far, and the baseline (0)."""
+    """What to retrain, with the ranks in the search: k leaders, what was handed over so far, and the baseline (0)."""
     best, baseline = ledger.best(), ledger.baseline
     handed_over = BASELINE in recommended and baseline.reward is not None
     if handed_over:  # a leader like any other
         best = sorted([*best, baseline], key=lambda child: -(child.reward or 0.0))
-    chosen = [(child, rank) for rank, child in enumerate(best, 1) if rank <= k or child.trial.number in recommended]
+    wanted = {*recommended, *(child.trial.number for child in ledger.leaders(k))}
+    chosen = [(child, rank) for rank, child in enumerate(best, 1) if child.trial.number in wanted]
     compared = chosen and baseline.reward is not None and not handed_over
     return [*chosen, (baseline, 0)] if compared else chosen
 

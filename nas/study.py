@@ -19,6 +19,7 @@ from nas.verdict import Verdict, verdict
 from search_space import InputError
 
 MOST_REPEATS = 500  # suggestions in a row that were all known: the controller has nothing new to say
+MOST_LEADERS = 50  # networks that are named at the end as those to train again
 ADAPT_EVERY = 10  # measured children from one adaptation of the objective to the next
 
 
@@ -140,11 +141,12 @@ class Study:
         before = self.ledger.objective
         objective = final_objective(before, its_cost)
         chosen = handed_over(objective.at_target())
+        leaders = [self.ledger.by_key[network.key()].trial.number for network in self._controller.leaders(MOST_LEADERS)]
         self.ledger.adapt(objective)
         if objective != before:
             self._record(_adapted_event(objective))
         if chosen is not None:
-            self._record({"event": "recommended", "trial": chosen.trial.number})
+            self._record({"event": "recommended", "trial": chosen.trial.number, "leaders": leaders})
 
     def _reward(self, accuracy: Any, cost: Any) -> Any:
         """The reward under the objective as it is now."""
@@ -185,30 +187,40 @@ class Study:
             self._journal.append(self._header())
             return
         self._check_header(events[0])
+        over = Ledger.of(events).judged is not None
         updated: dict[str, float] = {}
         for event in events[1:]:
-            updated = self._replay(event)
+            updated = self._replay(event, learns=not over)
         self._journal_update(updated)  # the crash came between a result and the update that it led to
         self.exhausted = self._repeats >= MOST_REPEATS and not self._waiting
 
-    def _replay(self, event: Event) -> dict[str, float]:
-        """Apply one journaled event; returns the figures of the policy update that it led to, if it did."""
-        if event.get("event") == "adapted":
+    def _replay(self, event: Event, learns: bool) -> dict[str, float]:
+        """Apply one journaled event; returns the figures of the policy update that it led to, if it did.
+
+        Args:
+            event: of the journal.
+            learns: whether the controller is asked and told again as it was then; it need not be after a search's end.
+        """
+        if learns and event.get("event") == "adapted":
             self._controller.recommend()  # as then, for it may have fitted a model
         child, kind = self._enter(event), event["event"]
-        if child is None:
-            return {}
+        if child is not None and kind == "suggested":
+            self._waiting.append(child.trial)
+        elif child is not None and kind in ("completed", "failed"):
+            self._waiting.remove(child.trial)
+        return self._learn_again(event, child) if learns and child is not None else {}
+
+    def _learn_again(self, event: Event, child: Child) -> dict[str, float]:
+        """Ask or tell the controller what a journaled event of a child says it was; returns as `_tell` does."""
+        kind = event["event"]
         if kind in ("suggested", "repeated") and not event.get("adopted"):
             (asked,) = self._controller.ask()
             made = child.suggestions[-1]
             if asked.actions != made.actions:  # another processor rounds otherwise
                 self._controller.replace(asked, made)
-        if kind == "suggested":
-            self._waiting.append(child.trial)
-        elif kind == "repeated" and child.result is not None:
+        if kind == "repeated" and child.result is not None:
             return self._tell(child, child.suggestions[-1:])
-        elif kind in ("completed", "failed"):
-            self._waiting.remove(child.trial)
+        if kind in ("completed", "failed"):
             return self._tell(child, child.suggestions)
         return {}
 

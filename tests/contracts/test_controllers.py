@@ -200,6 +200,18 @@ def test_the_best_mean_is_recommended_and_not_the_luckiest_child(make, space):
     assert network.key() == space.decode(steady.actions).key()
 
 
+def test_leaders_are_the_best_that_were_observed(make, space):
+    controller = make()
+    assert controller.leaders(3) == []
+    drive(controller, 40)
+    leaders = controller.leaders(5)
+    keys = [network.key() for network in leaders]
+    assert len(set(keys)) == 5
+    assert [network.key() for network in controller.leaders(2)] == keys[:2]
+    observed = sorted((reward_of(Suggestion(actions)) for actions in controller.memory.top(40)), reverse=True)
+    assert np.mean([reward_of(Suggestion(space.encode(network))) for network in leaders]) >= np.mean(observed[:10])
+
+
 def test_the_scale_of_the_rewards_does_not_matter(make):
     def scaled(factor: float) -> list[Suggestion]:
         controller, asked = make(), []

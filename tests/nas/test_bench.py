@@ -336,6 +336,7 @@ def test_the_command_shows_a_table_and_writes_json_and_an_offline_plot(nas, macr
     assert re.search(r"evolution +2 +\d+\.\d\d \(\d+\.\d\d-\d+\.\d\d\)", out)
     written = json.loads((tmp_path / "there/bench/bench.json").read_text())
     assert written["controllers"]["random"]["seeds"] == 2
+    assert "benchmark the accuracies of all 6,561 networks of the space" in out
     html = (tmp_path / "there/bench/bench.html").read_text()
     assert not re.search(r"<(script|link)[^>]+(src|href)\s*=\s*[\"']?(https?:)?//", html)
     assert "measured children" in html

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from controllers import Controller
 from nas import cli, run
 from nas.evaluators import proxy
 from nas.folder import Folder
@@ -96,12 +97,24 @@ def test_a_name_is_found_when_none_is_given(nas, small_recipe):
         assert Path(expected, "best.yaml").exists()
 
 
-def test_resuming_a_finished_run_trains_nothing_and_shows_the_end(finished, nas):
+def test_resuming_a_finished_run_trains_nothing_and_shows_the_end(finished, nas, monkeypatch):
+    monkeypatch.setattr(Controller, "ask", None)  # what it learned is of no use any more
     before = Path("run/journal.jsonl").read_bytes()
     code, out, _ = nas("resume", "run")
     assert code == 0
     assert "best.yaml" in out
     assert Path("run/journal.jsonl").read_bytes() == before
+
+
+def test_before_its_end_the_best_of_a_search_is_said_to_be_as_measured(finished, nas):
+    journal = Path("run/journal.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    said = "the best measured so far; the search's end chooses"
+    assert said not in nas("top", "run")[1]
+    journal.write_text("".join(line for line in lines if '"recommended"' not in line and '"verdict"' not in line))
+    code, out, _ = nas("top", "run")
+    assert code == 0
+    assert said in out
 
 
 def test_retargeting_goes_on_with_the_children_of_the_earlier_run(finished, nas):

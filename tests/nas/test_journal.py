@@ -199,7 +199,9 @@ def test_an_event_that_lacks_a_field_is_named(small_recipe, tmp_path, line):
         Study(recipe, journal)
     with path.open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(JournalError, match="damaged"):
+    with pytest.raises(JournalError, match="never suggested: 99" if "99" in line else "damaged"):
         Ledger.of(parse(path)[0])
+    with pytest.raises(JournalError, match="its first line is missing"):
+        Ledger.of(parse(path)[0][1:])
     with Journal(path) as journal, pytest.raises(JournalError, match="damaged"):
         Study(recipe, journal)

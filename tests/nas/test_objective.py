@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.costs import cost_function
-from nas.objective import BAND, AbsoluteObjective, AutoObjective, Objective, final_objective
+from nas.objective import BAND, AbsoluteObjective, AutoObjective, Objective, final_objective, make_objective
 from nas.quantities import format_quantity, parse_quantity, told_apart
 from nas.recipe import Recipe
-from search_space import Architecture, StageSpec, StemSpec, cost, load_architecture
+from search_space import Architecture, InputError, StageSpec, StemSpec, cost, load_architecture
 
 T = 400e6
 measured = st.lists(st.tuples(st.floats(0.01, 1), st.floats(1e5, 1e11)), min_size=2, max_size=20)
@@ -35,6 +35,14 @@ measured = st.lists(st.tuples(st.floats(0.01, 1), st.floats(1e5, 1e11)), min_siz
 )
 def test_known_points(accuracy, flops, fields, reward):
     assert Objective(T, **fields)(accuracy, flops) == pytest.approx(reward, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "field"), [("soft", T, "name"), ("hard", 0, "target"), ("auto", -T, "target")]
+)
+def test_an_objective_that_there_is_not(name, target, field):
+    with pytest.raises(InputError, match=rf"^objective\.{field}: "):
+        make_objective(name, target)
 
 
 @pytest.mark.parametrize(("flops", "reward"), [(T, 0.7), (2 * T, 0.6), (T / 2, 0.65)])

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas.evaluators import make_evaluator
 from nas.folder import Folder
 from nas.journal import Journal, parse
+from nas.recipe import Recipe
 from nas.retrain import retrain
 from nas.verdict import recorded_verdict
 from search_space import Architecture
@@ -226,6 +228,23 @@ def test_a_benchmark_is_looked_up_again(nas, small_recipe):
     code, _, err = nas("top", "run", "--retrain", "--epochs", "4")
     assert code == 2
     assert "--epochs: this run looked its children up" in err
+
+
+def test_those_that_the_controller_estimates_best_are_trained_again_not_the_luckiest(nas, small_recipe):
+    assert nas("search", "rehearse-b0", "--out", "run", "--set", "children=150")[0] == 0
+    ledger, evaluator = Folder.open(Path("run")).ledger(), make_evaluator(Recipe.load("rehearse-b0"))
+
+    def true_rewards(children):
+        return [ledger.objective(evaluator.accuracy(child.trial.architecture), child.cost) for child in children]
+
+    estimated, measured = ledger.leaders(10), ledger.best(10)
+    assert estimated[0] is ledger.recommended
+    assert len({child.trial.number for child in estimated}) == 10
+    assert np.mean(true_rewards(estimated)) > np.mean(true_rewards(measured))
+    assert {*map(id, ledger.leaders(1000))} == {*map(id, ledger.best())}
+    assert nas("top", "run", "-k", "10", "--retrain")[0] == 0
+    again = {event["name"] for event in parse(Path("run/retrain.jsonl"))[0][1:]}
+    assert again == {"efficientnet-b0", *(child.trial.architecture.name for child in estimated)}
 
 
 def test_a_stop_ends_cleanly_and_the_same_command_goes_on(run):
