@@ -73,10 +73,10 @@ class Journal:
         Raises:
             JournalFullError: the disk is full; what was written before and these events are kept.
             JournalError: the disk is full or gone; what was written before is kept. Or the file was removed; it is put
-                back if its folder is there still.
+                back if its folder is there still and no other file is in its place.
         """
-        if not self.path.exists():
-            raise JournalError(f"{self.path}: was removed during the search{self._put_back()}")
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            raise JournalError(f"{self.path}: was removed or replaced during the search{self._put_back()}")
         now = round(time.time(), 3)
         lines = "".join(json.dumps({**event, "time": now}, allow_nan=False) + "\n" for event in events).encode()
         try:
@@ -104,7 +104,8 @@ class Journal:
         """Write the removed file again, from what this process holds of it; says so."""
         with suppress(OSError):
             self._file.seek(0)
-            self.path.write_bytes(self._file.read())
+            with open(self.path, "xb") as again:
+                again.write(self._file.read())
             return "; every child before this one is there again"
         return ""
 

@@ -138,6 +138,18 @@ def test_a_folder_that_is_not_there(tmp_path):
         Journal(tmp_path / "none" / "j")
 
 
+def test_a_journal_may_be_moved_while_it_is_written_and_another_file_in_its_place_stays(path, tmp_path):
+    with Journal(path) as journal:
+        path.rename(tmp_path / "moved")
+        journal.append({"event": "d"})
+        assert without_time(parse(tmp_path / "moved")[0]) == [*EVENTS, {"event": "d"}]
+        path.write_text("another")
+        (tmp_path / "moved").unlink()
+        with pytest.raises(JournalError, match=r"was removed or replaced during the search$"):
+            journal.append({"event": "e"})
+    assert path.read_text() == "another"
+
+
 @pytest.mark.parametrize("folder_stays", [True, False])
 def test_a_removed_journal_ends_the_search_and_is_put_back_where_its_folder_is(path, folder_stays):
     content = path.read_bytes()
@@ -145,7 +157,7 @@ def test_a_removed_journal_ends_the_search_and_is_put_back_where_its_folder_is(p
         path.unlink()
         if not folder_stays:
             shutil.rmtree(path.parent)
-        with pytest.raises(JournalError, match="was removed during the search"):
+        with pytest.raises(JournalError, match="was removed or replaced during the search"):
             journal.append({"event": "d"})
     assert path.exists() == folder_stays
     assert not folder_stays or path.read_bytes() == content
