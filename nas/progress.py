@@ -44,7 +44,8 @@ class _Screen:
 
     def __init__(self, console: Console) -> None:
         self._log = _Log(console)
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        live = Live(Text("starting"), console=console, refresh_per_second=4, transient=True)
+        self._live = live if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live:
