@@ -138,20 +138,12 @@ class ModelBased(PPO):
         """Whether enough was asked for; what others' suggestions told is as good."""
         return max(self._asked, len(self.reward_model.observed) + 1) > self.options.warm_up
 
-    def recommend(self) -> Architecture | None:
-        """The observed network with the best estimated reward; None before any success."""
-        return super().recommend() if self._estimating_model() is None else self.leaders(1)[0]
-
     def leaders(self, k: int) -> list[Architecture]:
         """The `k` observed networks with the best estimated rewards, best first."""
-        model = self._estimating_model()
+        model = self.reward_model.accuracy_model() if self._warmed_up else None
         if model is None:
             return super().leaders(k)
         return [self.space.decode(actions) for actions in self.reward_model.leaders(model, k)]
-
-    def _estimating_model(self) -> AccuracyModel | None:
-        """The model that estimates what was observed; None before the end of the warm-up."""
-        return self.reward_model.accuracy_model() if self._warmed_up else None
 
     def _imagine(self) -> None:
         """Train the policy against the model, if the model earns it."""

@@ -209,17 +209,19 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
             diagnostics = self._update(Batch(sequences, torch.tensor(log_probs), returns, advantage))
             return diagnostics | {"explained_variance": explained_variance(before.value, returns, before.active)}
 
-    def recommend(self) -> Architecture | None:
-        """The network that the policy likes best among the best 2% observed; None before any success.
+    def leaders(self, k: int) -> list[Architecture]:
+        """The best 2% observed, those that the policy likes best first, then the others by their mean rewards.
 
         The more children, the luckier the best of them, while the policy has averaged over all of their noise.
         """
-        shortlist = self.memory.top(max(1, len(self.memory) // _SHORTLIST))
-        if not shortlist:
-            return None
+        shortlisted = max(1, len(self.memory) // _SHORTLIST)
+        ranked = self.memory.top(max(k, shortlisted))
+        if not ranked:
+            return []
         with single_threaded(), torch.no_grad():
-            log_prob = self._log_prob(shortlist)
-        return self.space.decode(shortlist[int(log_prob.argmax())])
+            liked = self._log_prob(ranked[:shortlisted]).argsort(descending=True, stable=True)
+        ordered = [*(ranked[i] for i in liked.tolist()), *ranked[shortlisted:]]
+        return [self.space.decode(actions) for actions in ordered[:k]]
 
     def _descend(self, loss: Tensor, batch: Batch, now: Evaluation) -> dict[str, float]:
         """One optimiser step on `loss` with the value loss, the entropy bonus and the imitation term."""

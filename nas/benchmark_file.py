@@ -16,7 +16,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,6 +33,7 @@ REHEARSAL = "rehearsal"
 
 _METRICS = ("throughput_", "latency_")
 _GZIP = b"\x1f\x8b"
+_DEFAULTS = {field.name: field.default for field in fields(Architecture)}
 _MOST_APART = 0.1  # accuracies in [0, 1] of one network's trainings; chance explains no more
 
 
@@ -170,7 +171,8 @@ def check_space(source: str, space: SearchSpace) -> None:
 def difference(space: SearchSpace, library: str) -> str | None:
     """The first field in which a space differs from one of the library; None where only the name does."""
     theirs, ours = load_space(library).to_dict(), space.to_dict()
-    return next((field for field in theirs | ours if field != "name" and theirs.get(field) != ours.get(field)), None)
+    named = ((field, theirs.get(field, default), ours.get(field, default)) for field, default in _DEFAULTS.items())
+    return next((field for field, their, our in named if field != "name" and their != our), None)
 
 
 def _first(path: str, kind: Format) -> Architecture:

@@ -120,7 +120,7 @@ def retarget(
 def top(
     path: Run,
     k: Annotated[int, typer.Option("-k", min=1, help="How many; the one handed over is always included.")] = 10,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train them again and hand over the best.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train those estimated best again, to choose.")] = False,
     seeds: Annotated[int | None, typer.Option(help="Retrainings of each network; 3 by default.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of a retraining; 4 times the proxy's by default.")] = None,
     data: Moved = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from rich.console import Console
@@ -228,15 +229,18 @@ def target_words(ledger: Ledger) -> str:
 
 
 def failures_words(ledger: Ledger) -> str:
-    """Why children failed, the commonest reasons first; empty where none did."""
-    reasons = Counter(child.result.reason for child in ledger.failed() if isinstance(child.result, Failure))
+    """Why children failed, the commonest reasons first, whatever numbers are in them; empty where none did."""
+    reasons = Counter(
+        re.sub(r"\d[\d.]*", "N", child.result.reason) for child in ledger.failed() if isinstance(child.result, Failure)
+    )
     told = [f"{count} x {reason}" for reason, count in reasons.most_common(_REASONS)]
     more = [f"and {plural(len(reasons) - _REASONS, 'other reason')}"] if len(reasons) > _REASONS else []
     return f"failed    {'; '.join([*told, *more])}" if told else ""
 
 
 def _exponents(ledger: Ledger) -> str:
-    return f"exponents {ledger.objective.w:.3g} up to T, {ledger.objective.w_above:.3g} above"
+    below, above = (f"{round(w or 0.0, 3):g}" for w in (ledger.objective.w, ledger.objective.w_above))
+    return f"exponents {below} up to T, {above} above"
 
 
 def _cheaper(ledger: Ledger, winner: Child) -> str:

@@ -26,6 +26,10 @@ class JournalError(InputError):
     """A journal that can't be written, read or shared."""
 
 
+class JournalGoneError(JournalError):
+    """The file was removed or replaced while it was open."""
+
+
 class JournalFullError(JournalError):
     """The disk is full; these events went into the spare room, and a few more may fit."""
 
@@ -72,11 +76,11 @@ class Journal:
 
         Raises:
             JournalFullError: the disk is full; what was written before and these events are kept.
-            JournalError: the disk is full or gone; what was written before is kept. Or the file was removed; it is put
-                back if its folder is there still and no other file is in its place.
+            JournalGoneError: the file was removed; it is put back if its folder is there and no other is in its place.
+            JournalError: the disk is full or gone; what was written before is kept.
         """
         if os.fstat(self._file.fileno()).st_nlink == 0:
-            raise JournalError(f"{self.path}: was removed or replaced during the search{self._put_back()}")
+            raise JournalGoneError(f"{self.path}: was removed or replaced while it was written{self._put_back()}")
         now = round(time.time(), 3)
         lines = "".join(json.dumps({**event, "time": now}, allow_nan=False) + "\n" for event in events).encode()
         try:
@@ -106,6 +110,8 @@ class Journal:
             self._file.seek(0)
             with open(self.path, "xb") as again:
                 again.write(self._file.read())
+                again.flush()
+                os.fsync(again.fileno())
             return "; every child before this one is there again"
         return ""
 

@@ -249,7 +249,7 @@ class Scale(_Section):
     """How the coefficients of compound scaling are searched (`nas.grid`), and the family that follows.
 
     Attributes:
-        retrain: leaders of the search to retrain first (`nas.retrain`).
+        retrain: leaders of the search, as its controller estimates, to retrain first (`nas.retrain`).
         step: of the grid of coefficients, which begins at 1.
         tolerance: how far alpha * beta^2 * gamma^2 may be from 2.
         leaders: candidates to train again.

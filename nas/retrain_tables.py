@@ -60,7 +60,7 @@ def _luck(found: Retraining) -> list[str]:
     above = [values[first] - sum(values) / len(values) for values in (search, again)]
     name = found.leaders[first].child.trial.architecture.name
     lines = [
-        f"luck: the best measured, {name}, stood {above[0]:+.4f} from the mean of these {len(search)}, retrained it "
+        f"luck: of these {len(search)} the best measured, {name}, stood {above[0]:+.4f} from their mean, retrained it "
         f"stands {above[1]:+.4f}; the two orders agree with Kendall's tau {kendall_tau(search, again):.2f}."
     ]
     if found.epochs == found.search_epochs:

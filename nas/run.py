@@ -19,7 +19,7 @@ from nas.evaluators.base import Contents, Measurement, check_unchanged
 from nas.executors import make_executor
 from nas.folder import RECIPE, Folder, no_result
 from nas.grid_plan import coefficients
-from nas.journal import Journal
+from nas.journal import Journal, JournalGoneError
 from nas.ledger import Ledger
 from nas.quantities import unreachable
 from nas.recipe import Recipe
@@ -159,7 +159,11 @@ def _gone_if_unused(folder: Folder, adopted: int = 0) -> Iterator[None]:
     """Remove a new folder after a mistake that left it without results of its own, or a stop before its first event."""
     try:
         yield
+    except JournalGoneError:
+        raise  # what lies there now isn't this search's
     except BaseException as error:
+        if not (folder.journal.exists() or folder.part.exists()):
+            raise  # it was moved away
         events = folder.events()
         results = sum(event["event"] in ("completed", "failed") for event in events)
         if not events or (isinstance(error, InputError) and results <= adopted):
@@ -257,9 +261,9 @@ def _run(
     ray_address: str | None,
     watch: Callable[[Folder, Study], None],
 ) -> Searched:
-    cost = evaluator.cost_function(recipe.objective.cost)
     # A controller's matrices are small: threads cost more than they bring, and children that train need the cores.
     with Journal(folder.journal) as journal, threadpool_limits(1, None if recipe.benchmark else "blas"):
+        cost = evaluator.cost_function(recipe.objective.cost)
         study = Study(recipe, journal, lambda study: watch(folder, study), cost, contents)
         watch(folder, study)
         if not study.done:

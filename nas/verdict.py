@@ -127,10 +127,10 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
 
 def _guessing(ledger: Ledger, measured: list[Child], choice: Child) -> str:
     """Why nothing can be told where most children, or the choice, are no better than chance; empty otherwise."""
-    guessing = int(_at_chance(ledger, measured).sum())
+    guessing = int(_at_chance(ledger, _accuracies(measured)).sum())
     if 2 * guessing > len(measured):
         told = f"{guessing} of {len(measured)} children are"
-    elif _at_chance(ledger, [choice]).any():
+    elif _at_chance(ledger, np.array([choice.accuracy])).any():
         told = "the choice is"
     else:
         return ""
@@ -155,10 +155,10 @@ def _guess(ledger: Ledger) -> float:
     return guess
 
 
-def _at_chance(ledger: Ledger, children: list[Child]) -> NDArray[np.bool_]:
-    """Which (n,) know no more than what a guess would."""
+def _at_chance(ledger: Ledger, accuracies: Floats) -> NDArray[np.bool_]:
+    """Which (n,) are no better than a guess."""
     guess = _guess(ledger)
-    at_chance: NDArray[np.bool_] = _accuracies(children) <= guess + _CHANCE * min(guess, 1 - guess)
+    at_chance: NDArray[np.bool_] = accuracies <= guess + _CHANCE * min(guess, 1 - guess)
     return at_chance
 
 
@@ -190,7 +190,7 @@ def _against_draws(ledger: Ledger, choice: Child, measured: list[Child], rng: np
     exact = ledger.recipe.objective.cost in EXACT_COSTS
     y = _accuracies(fitted) if exact else _rewards(ledger, fitted)
     x = features([child.suggestions[0].actions for child in fitted])
-    model, sound = _sound_model(features.kinds, x, y, ~_at_chance(ledger, fitted))
+    model, sound = _sound_model(features.kinds, x, y, ~_at_chance(ledger, _accuracies(fitted)))
     share = sound[[_is_random(child) for child in fitted]].mean()
     count = max(1, round(len(measured) * share))
     others = [ledger.space.sample_actions(rng) for _ in range(int(np.clip(count, *_POOL)))]

@@ -207,6 +207,7 @@ def test_leaders_are_the_best_that_were_observed(make, space):
     leaders = controller.leaders(5)
     keys = [network.key() for network in leaders]
     assert len(set(keys)) == 5
+    assert controller.recommend().key() == keys[0]
     assert [network.key() for network in controller.leaders(2)] == keys[:2]
     observed = sorted((reward_of(Suggestion(actions)) for actions in controller.memory.top(40)), reverse=True)
     assert np.mean([reward_of(Suggestion(space.encode(network))) for network in leaders]) >= np.mean(observed[:10])

@@ -194,7 +194,7 @@ def test_a_summary_of_an_unfinished_comparison_counts_what_there_is(bench, searc
     found = summary(bench, searches[:1])
     assert sorted(figures["seeds"] for figures in found["controllers"].values()) == [0, 1]
     write_plot(found, tmp_path / "bench.html")
-    assert "medians and quartiles of 1 searches" in (tmp_path / "bench.html").read_text()
+    assert "medians and quartiles of 1 search," in (tmp_path / "bench.html").read_text()
 
 
 def test_children_in_flight_are_asked_before_the_first_is_told(macro, bench):

@@ -436,6 +436,7 @@ class TestRehearsal:
 
     def test_what_a_space_has_more_is_a_difference(self):
         assert difference(load_space(MACRO).with_(drop_path=0.1), MACRO) == "drop_path"
+        assert difference(load_space(MACRO).with_(drop_path=0.0, name="mine"), MACRO) is None
 
     def test_its_library_space(self):
         assert format_of(REHEARSAL).space == ACCEL

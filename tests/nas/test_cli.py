@@ -26,7 +26,7 @@ from controllers import Controller
 from nas import cli, run
 from nas.evaluators import proxy
 from nas.folder import Folder
-from nas.journal import Journal
+from nas.journal import Journal, JournalGoneError, parse
 from nas.quantities import format_quantity
 from nas.recipe import Recipe
 from nas.study import Study
@@ -559,7 +559,30 @@ def test_a_line_that_is_lost_from_a_journal_is_named(finished, nas):
     journal.write_text("".join(line for line in lines if not ('"suggested"' in line and '"trial": 4' in line)))
     code, _, err = nas("top", "run")
     assert code == 2
-    assert re.search(r"the journal is damaged: the \w+ event of trial \d lacks \d\n", err)
+    assert re.search(r"the \w+ event of trial 4 is of a trial that was never suggested: 4\n", err)
+
+
+@pytest.mark.parametrize("kind", ["moved", "removed", "replaced"])
+def test_a_run_whose_journal_is_taken_away_is_not_removed(small_recipe, kind):
+    out = Path("run")
+
+    def take_away(folder, study):
+        if len(study.ledger.finished()) < 3 or (out / "elsewhere").exists():
+            return
+        folder.journal.rename(out / "elsewhere")
+        if kind == "moved":
+            raise KeyboardInterrupt
+        (out / "elsewhere").unlink()
+        if kind == "replaced":
+            folder.journal.write_text("another")
+
+    with pytest.raises((KeyboardInterrupt, JournalGoneError)):
+        run.start(Recipe.load(str(small_recipe)), out, None, take_away)
+    if kind == "replaced":
+        assert (out / "journal.jsonl").read_text() == "another"
+        return
+    events, _ = parse(out / ("elsewhere" if kind == "moved" else "journal.jsonl"))
+    assert sum(event["event"] == "completed" for event in events) >= 3 + 1
 
 
 def test_a_benchmarks_device_figures_and_the_order_of_its_rows_are_those_of_the_run(nas, shared):

@@ -145,7 +145,7 @@ def test_a_journal_may_be_moved_while_it_is_written_and_another_file_in_its_plac
         assert without_time(parse(tmp_path / "moved")[0]) == [*EVENTS, {"event": "d"}]
         path.write_text("another")
         (tmp_path / "moved").unlink()
-        with pytest.raises(JournalError, match=r"was removed or replaced during the search$"):
+        with pytest.raises(JournalError, match=r"was removed or replaced while it was written$"):
             journal.append({"event": "e"})
     assert path.read_text() == "another"
 
@@ -157,7 +157,7 @@ def test_a_removed_journal_ends_the_search_and_is_put_back_where_its_folder_is(p
         path.unlink()
         if not folder_stays:
             shutil.rmtree(path.parent)
-        with pytest.raises(JournalError, match="was removed or replaced during the search"):
+        with pytest.raises(JournalError, match="was removed or replaced while it was written"):
             journal.append({"event": "d"})
     assert path.exists() == folder_stays
     assert not folder_stays or path.read_bytes() == content

@@ -188,15 +188,18 @@ def test_a_choice_at_chance_beats_nothing(searched):
     assert told in str(verdict(ledger))
     ledger.recommended = ledger.children[12]
     assert verdict(ledger).gain is not None
+    ledger.recommended = ledger.children[1]
+    ledger.recommended.accuracy = 0.67  # of other trainings of it
+    assert verdict(ledger).gain is not None
 
 
 def test_why_children_failed_is_counted(searched):
     ledger = searched(range(8), random=8, failed=[1, 2, 5])
     assert console.failures_words(ledger) == "failed    3 x out of memory"
-    for child, reason in zip(ledger.failed(), "abc", strict=True):
-        child.result = Failure(reason)
-    ledger.settle(7, Failure("d"), None)
-    assert console.failures_words(ledger) == "failed    1 x a; 1 x b; 1 x c; and 1 other reason"
+    for number, reason in enumerate(["a", "b in step 3", "b in step 4.5", "c", "d"], 1):
+        ledger.settle(number, Failure(reason), None)
+    ledger.settle(6, Failure("a"), None)
+    assert console.failures_words(ledger) == "failed    2 x a; 2 x b in step N; 1 x c; and 1 other reason"
     assert console.failures_words(searched(range(3), random=3)) == ""
 
 
