@@ -142,15 +142,16 @@ def top(
     _refuse(given, "only with --retrain")
     from nas import console
     from nas.folder import Folder
+    from nas.verdict import verdict
 
     ledger = Folder.open(path).ledger()
     status = console.status_line(ledger, 0, 0)
     if ledger.winner is None:
         console.show(status, console.no_result(ledger))
     else:
+        opening = console.against_random(ledger) or f"So far: {verdict(ledger)}"
         best, failures = console.best(ledger, ledger.winner), console.failures_words(ledger)
-        words = filter(None, (console.against_random(ledger), status, best, failures))
-        console.show(*words, console.ranking(ledger, k))
+        console.show(opening, status, best, *filter(None, [failures]), console.ranking(ledger, k))
 
 
 @app.command()

@@ -7,6 +7,7 @@ runs, and after a crash (see `nas.journal`).
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ class Folder:
         try:  # whoever makes this file has the folder
             with (path / RECIPE).open("x", encoding="utf-8") as file:
                 file.write(recipe.to_yaml())
+                file.flush()
+                os.fsync(file.fileno())  # as the journal is, which can't be resumed without
         except FileExistsError:
             raise InputError(f"--out {path}: another search has just begun there; choose another name") from None
         except OSError as error:

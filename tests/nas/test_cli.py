@@ -30,6 +30,7 @@ from nas.journal import Journal, JournalGoneError, parse
 from nas.quantities import format_quantity
 from nas.recipe import Recipe
 from nas.study import Study
+from nas.verdict import verdict
 from search_space import Architecture, cost, load_architecture, load_space
 
 
@@ -106,7 +107,7 @@ def test_resuming_a_finished_run_trains_nothing_and_shows_the_end(finished, nas,
     assert Path("run/journal.jsonl").read_bytes() == before
 
 
-def test_before_its_end_the_best_of_a_search_is_said_to_be_as_measured(finished, nas):
+def test_before_its_end_a_search_is_judged_so_far_and_its_best_is_said_to_be_as_measured(finished, nas):
     journal = Path("run/journal.jsonl")
     lines = journal.read_text().splitlines(keepends=True)
     said = "the best measured so far; the search's end chooses"
@@ -115,6 +116,7 @@ def test_before_its_end_the_best_of_a_search_is_said_to_be_as_measured(finished,
     code, out, _ = nas("top", "run")
     assert code == 0
     assert said in out
+    assert out.startswith(f"So far: {verdict(Folder(Path('run')).ledger())}\n")
 
 
 def test_retargeting_goes_on_with_the_children_of_the_earlier_run(finished, nas):
