@@ -66,6 +66,7 @@ MISTAKES = [
     ("seed=9223372036854775808", "seed: "),
     ("children=1" + "0" * 400, "children: "),
     ("space=3", "space: "),
+    ("objective=3", "objective: "),
     ("objective=auto", "objective: must be a section with name, cost, target, w, w_above, not 'auto'"),
     ("scale=true", "scale: must be a section with retrain, step, "),
     ("objective={}", "objective.target: missing"),
