@@ -58,7 +58,7 @@ def create(
         name: One of `NAMES`.
         space: The search space.
         objective: (accuracy in [0, 1], cost) -> reward, element by element for arrays; it may change during a search.
-        cost: Architecture -> cost, known without training it.
+        cost: Of the deployed network, in the unit that the objective expects; see `Problem`.
         seed: Of everything random in the controller, at least 0.
         options: The controller's own options over their defaults; see its options class.
 

@@ -202,7 +202,7 @@ class Controller(ABC, Generic[OptionsT]):
         return next(iter(self.leaders(1)), None)
 
     def leaders(self, k: int) -> list[Architecture]:
-        """The `k` observed architectures that are worth most, best first: by their mean rewards."""
+        """The `k` observed architectures that are worth most, best first, or as many as there are: by mean reward."""
         return [self.space.decode(actions) for actions in self.memory.top(k)]
 
     def pop_diagnostics(self) -> dict[str, float]:

@@ -13,12 +13,12 @@ from search_space.cost import Cost, flops, params, per_part
 from search_space.layers import Shape
 from search_space.space import Actions
 
+COST_COLUMNS: dict[Callable[[Architecture], float], int] = {flops: 0, params: 1}
+"""The column of `Features.costs` that holds what each of these functions counts."""
+
 _FIELDS = ("layers", "kernel_size", "exp_ratio", "out_chs", "se_ratio")
 _OF_ALL = ("layers of all", "kernel_size of all", "exp_ratio of all", "se_ratio of all")
 _SAMPLE = 512
-COST_COLUMNS: dict[Callable[[Architecture], float], int] = {flops: 0, params: 1}
-"""Of `Features.costs`."""
-
 _FLOOR = 1e-3
 """Share of the space's mean total that is added to a cost under the logarithm: a stage may cost nothing."""
 

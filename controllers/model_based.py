@@ -139,7 +139,7 @@ class ModelBased(PPO):
         return max(self._asked, len(self.reward_model.observed) + 1) > self.options.warm_up
 
     def leaders(self, k: int) -> list[Architecture]:
-        """The `k` observed networks with the best estimated rewards, best first."""
+        """See `Controller.leaders`: by the rewards that the model estimates, once there is one."""
         model = self.reward_model.accuracy_model() if self._warmed_up else None
         if model is None:
             return super().leaders(k)

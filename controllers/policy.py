@@ -210,7 +210,7 @@ class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
             return diagnostics | {"explained_variance": explained_variance(before.value, returns, before.active)}
 
     def leaders(self, k: int) -> list[Architecture]:
-        """The best 2% observed, those that the policy likes best first, then the others by their mean rewards.
+        """See `Controller.leaders`: the best 2% observed as the policy likes them, then the others by mean reward.
 
         The more children, the luckier the best of them, while the policy has averaged over all of their noise.
         """

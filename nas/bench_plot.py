@@ -31,9 +31,10 @@ def write_plot(summary: Mapping[str, Any], path: Path) -> None:
         if figures["seeds"]:
             _add(figure, name, figures, budgets, _COLOURS[number % len(_COLOURS)])
     title = f"{setup['space']}, T = {format_quantity(setup['target'])} FLOPs, objective {setup['objective']}"
-    seeds = sorted({figures["seeds"] for figures in summary["controllers"].values()} - {0})
-    searches = " to ".join(map(str, [seeds[0], seeds[-1]][: len(seeds)])) + (" search" if seeds == [1] else " searches")
-    details = f"medians and quartiles of {searches}, noise {setup['noise']:.2g} points"
+    seeds = {figures["seeds"] for figures in summary["controllers"].values() if figures["seeds"]}
+    searches = " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+    noun = "search" if seeds == {1} else "searches"
+    details = f"medians and quartiles of {searches} {noun}, noise {setup['noise']:.2g} points"
     ticks = {"tickvals": budgets, "ticktext": [f"{budget:,}" for budget in budgets]}
     figure.update_layout(
         title={"text": f"{title}<br><sub>{details}, {setup['in_flight']} in flight</sub>"},

@@ -33,7 +33,7 @@ REHEARSAL = "rehearsal"
 
 _METRICS = ("throughput_", "latency_")
 _GZIP = b"\x1f\x8b"
-_DEFAULTS = {field.name: field.default for field in fields(Architecture)}
+_DEFAULTS = {field.name: field.default for field in fields(Architecture)}  # of what a space may leave out
 _MOST_APART = 0.1  # accuracies in [0, 1] of one network's trainings; chance explains no more
 
 
@@ -170,9 +170,8 @@ def check_space(source: str, space: SearchSpace) -> None:
 
 def difference(space: SearchSpace, library: str) -> str | None:
     """The first field in which a space differs from one of the library; None where only the name does."""
-    theirs, ours = load_space(library).to_dict(), space.to_dict()
-    named = ((field, theirs.get(field, default), ours.get(field, default)) for field, default in _DEFAULTS.items())
-    return next((field for field, their, our in named if field != "name" and their != our), None)
+    theirs, ours = (_DEFAULTS | one.to_dict() for one in (load_space(library), space))
+    return next((field for field in theirs if field != "name" and theirs[field] != ours[field]), None)
 
 
 def _first(path: str, kind: Format) -> Architecture:

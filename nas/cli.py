@@ -151,7 +151,7 @@ def top(
     else:
         opening = console.against_random(ledger) or f"So far: {verdict(ledger)}"
         best, failures = console.best(ledger, ledger.winner), console.failures_words(ledger)
-        console.show(opening, status, best, *filter(None, [failures]), console.ranking(ledger, k))
+        console.show(*filter(None, (opening, status, best, failures)), console.ranking(ledger, k))
 
 
 @app.command()

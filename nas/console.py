@@ -239,6 +239,7 @@ def failures_words(ledger: Ledger) -> str:
 
 
 def _exponents(ledger: Ledger) -> str:
+    """The objective's exponents as they are now."""
     below, above = (f"{round(w or 0.0, 3):g}" for w in (ledger.objective.w, ledger.objective.w_above))
     return f"exponents {below} up to T, {above} above"
 

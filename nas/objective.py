@@ -137,6 +137,13 @@ def make_objective(
 ) -> Objective:
     """An objective by its name, with the exponents of its paper where none are given.
 
+    Args:
+        name: one of `FORMS`.
+        target: T, in the cost's unit.
+        w: the exponent, up to T only if `w_above` is given; `hard` and `auto` have their own.
+        w_above: the exponent above T.
+        more_is_better: whether the cost is a throughput.
+
     Raises:
         InputError: an unknown name, or a target that isn't positive.
     """

@@ -57,7 +57,7 @@ def _absolute(names: Collection[str], value: str) -> str:
 
 
 def _located(*names: str) -> AfterValidator:
-    """Of a path, or one of some names."""
+    """Of a text that is one of the names, or else a path."""
     return AfterValidator(partial(_absolute, names))
 
 

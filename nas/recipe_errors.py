@@ -23,8 +23,9 @@ def first_error(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         message = f"unknown key{_nearest(first['loc'], model)}"
     elif first["type"] == "missing":
-        begin = get_args(model.model_fields["format"].annotation)[0] if path == "format" else None
-        message = f"missing; begin with the line format: {begin}" if begin else "missing"
+        message = "missing"
+        if path == "format":
+            message += f"; begin with the line format: {get_args(model.model_fields['format'].annotation)[0]}"
     elif first["type"] == "model_type":
         message = f"must be a section with {', '.join(_fields(first['loc'], model))}, not {first['input']!r}"
     elif first["type"] != "value_error" and not isinstance(first["input"], (dict, BaseModel)):
