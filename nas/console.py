@@ -223,7 +223,7 @@ def target_words(ledger: Ledger) -> str:
     if not BAND[0] <= objective.ratio(ledger.winner.cost) <= BAND[1]:
         if section.name == "auto":
             words += "; the controller knows none that meets it: train more children, or set another T"
-        elif section.name == "mnasnet" and objective.w_above in (None, objective.w):
+        elif ledger.recipe.target_cancels:
             words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
     return words
 

@@ -57,7 +57,7 @@ def _absolute(names: Collection[str], value: str) -> str:
 
 
 def _located(*names: str) -> AfterValidator:
-    """Of a text that is one of the names, or else a path."""
+    """Validates a text that is one of the names, or else a path, which becomes absolute."""
     return AfterValidator(partial(_absolute, names))
 
 
@@ -302,7 +302,7 @@ class Recipe(_Section):
     @classmethod
     def _looked_up_here(cls, values: Any) -> Any:
         """Look-ups take microseconds: they need no executor but this process."""
-        if not recipe_file.has(values, "benchmark") or not isinstance(values.get("executor", {}), Mapping):
+        if not recipe_file.has_benchmark(values) or not isinstance(values.get("executor", {}), Mapping):
             return values
         given = values.get("executor", {})
         if given.get("workers") not in (None, 1):
@@ -404,6 +404,12 @@ class Recipe(_Section):
         section = self.objective
         more = section.cost.startswith("throughput")
         return make_objective(section.name, section.target, section.w, section.w_above, more)
+
+    @property
+    def target_cancels(self) -> bool:
+        """Whether T doesn't change the ranking, for one exponent counts on both sides of it."""
+        objective = self.make_objective()
+        return self.objective.name == "mnasnet" and objective.w_above in (None, objective.w)
 
     def _deployment(self) -> dict[str, int]:
         return self.deployment.model_dump(exclude_none=True)

@@ -49,7 +49,7 @@ def lay_over(file: Mapping[str, Any], settings: Sequence[str], source: str | Non
     """
     values = deepcopy(dict(file))
     if source is not None:
-        section = "benchmark" if has(values, "benchmark") else "data"
+        section = "benchmark" if has_benchmark(values) else "data"
         settings = [*(_brought(file, source, settings) if section == "benchmark" else []), *settings]
     _drop_what_belongs_to_another(values, settings)
     for setting in settings:
@@ -73,9 +73,9 @@ def check_unit(file: Mapping[str, Any], settings: Sequence[str]) -> None:
         raise RecipeError(f"--set objective.cost={cost}: needs --set objective.target=... too, T in its own unit")
 
 
-def has(values: object, section: str) -> bool:
-    """Whether a recipe's mapping has a section."""
-    return isinstance(values, Mapping) and values.get(section) is not None
+def has_benchmark(values: object) -> bool:
+    """Whether a recipe's mapping has a section `benchmark`."""
+    return isinstance(values, Mapping) and values.get("benchmark") is not None
 
 
 def _brought(file: Mapping[str, Any], source: str, settings: Sequence[str]) -> list[str]:

@@ -116,7 +116,8 @@ def retarget(
     """A new search with another objective that begins with the children of an earlier one.
 
     Accuracies don't depend on the objective, so every measured child counts again, under the new reward. Those that
-    failed aren't trained again either, unless children are executed in another way now.
+    failed aren't trained again either, unless children are executed in another way now. Where T cancelled out of the
+    earlier ranking, the objective becomes `auto`, unless the settings name another.
 
     Args:
         path: the folder of the earlier run, which stays as it is.
@@ -135,7 +136,7 @@ def retarget(
     if not earlier.best(1):
         raise no_result(path, earlier)
     more = earlier.recipe.children - earlier.adopted if children is None else children
-    laid_over = [*_auto_where_target_cancels(earlier), *settings]
+    laid_over = [*(["objective.name=auto"] if earlier.recipe.target_cancels else []), *settings]
     executor = Recipe.load(str(path / RECIPE), laid_over, source).executor
     known = earlier.finished() if executor == earlier.recipe.executor else earlier.measured()
     recipe = Recipe.load(str(path / RECIPE), [*laid_over, f"children={len(known) + more}"], source)
@@ -235,14 +236,6 @@ def _check_comparable(ledger: Ledger, recipe: Recipe) -> None:
         changed = changed or "baseline"
     if changed:
         raise InputError(f"{changed}: may not change, the run's children couldn't be ranked beside new ones")
-
-
-def _auto_where_target_cancels(ledger: Ledger) -> list[str]:
-    """Settings that make T count: where one exponent on both sides cancels it out, `auto` takes over."""
-    section = ledger.recipe.objective
-    if section.name == "mnasnet" and section.w_above in (None, section.w):
-        return ["objective.name=auto"]
-    return []
 
 
 def _prepared(recipe: Recipe, trains: bool) -> tuple[ProxyEvaluator | BenchmarkEvaluator, Contents | None]:

@@ -197,6 +197,14 @@ def test_objectives_by_name(values, form, exponents):
     assert Recipe.parse(recipe.model_dump(), "r") == recipe
 
 
+@pytest.mark.parametrize(
+    ("values", "cancels"),
+    [({}, True), ({"w_above": -0.07}, True), ({"w_above": -1}, False), ({"name": "hard"}, False)],
+)
+def test_t_cancels_with_one_exponent_whether_written_or_not(values, cancels):
+    assert Recipe.parse(LOOK_UP | {"objective": {"target": "400M", **values}}, "r").target_cancels is cancels
+
+
 def test_an_error_shows_the_value_once():
     for setting in ("objective.target=400 M flops", "children=many"):
         with pytest.raises(RecipeError) as error:
