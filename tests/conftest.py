@@ -119,3 +119,15 @@ def nas(monkeypatch, capsys, tmp_path):
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def refused(nas):
+    """Runs a `nas ...` that must end with exit code 2 and one line, and gives that line."""
+
+    def run(*words):
+        code, _, err = nas(*words)
+        assert (code, err.count("\n")) == (2, 1), err
+        return err
+
+    return run

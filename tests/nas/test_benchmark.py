@@ -438,9 +438,6 @@ class TestRehearsal:
         assert difference(load_space(MACRO).with_(drop_path=0.1), MACRO) == "drop_path"
         assert difference(load_space(MACRO).with_(drop_path=0.0, name="mine"), MACRO) is None
 
-    def test_its_library_space(self):
-        assert format_of(REHEARSAL).space == ACCEL
-
 
 class TestBadFiles:
     def refused(self, path, space, pattern):

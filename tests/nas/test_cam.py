@@ -171,16 +171,12 @@ def test_what_was_trained_before_a_stop_is_kept(small_recipe):
         (["-o", "."], "-o .: exists and holds no activation maps"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(nas, small_recipe, words, part):
-    code, out, err = nas(*CAM, *words)
-    assert code == 2
-    assert part in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
+def test_a_mistake_is_one_line_and_leaves_nothing(refused, small_recipe, words, part):
+    assert part in refused(*CAM, *words)
     assert not Path("look").exists()
 
 
-def test_other_settings_and_damage_are_refused_before_anything_is_trained(nas, small_recipe):
+def test_other_settings_and_damage_are_refused_before_anything_is_trained(nas, refused, small_recipe):
     nas(*CAM)
     Path("look/compound.pt").unlink()
     files = weights()
@@ -189,18 +185,14 @@ def test_other_settings_and_damage_are_refused_before_anything_is_trained(nas, s
         (["--set", "seed=1"], "look/baseline.pt: seed changed"),
         (["--phi", "1.5"], "look/width.pt: the network changed"),
     ):
-        code, _, err = nas(*CAM, *words)
-        assert code == 2
-        assert part in err
+        assert part in refused(*CAM, *words)
         assert weights() == files
     for damage in (b"", b"weights", files["width.pt"][:500]):
         Path("look/width.pt").write_bytes(damage)
-        code, _, err = nas(*CAM)
-        assert code == 2
-        assert "look/width.pt: damaged" in err
+        assert "look/width.pt: damaged" in refused(*CAM)
 
 
-def test_weights_stay_with_their_images_wherever_these_lie(nas, small_recipe):
+def test_weights_stay_with_their_images_wherever_these_lie(nas, refused, small_recipe):
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 255, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
     np.savez("mine.npz", x_train=images, y_train=labels)
@@ -209,17 +201,12 @@ def test_weights_stay_with_their_images_wherever_these_lie(nas, small_recipe):
     Path("mine.npz").rename("moved.npz")
     assert nas(*CAM, "--data", "moved.npz")[0] == 0
     np.savez("moved.npz", x_train=images, y_train=labels[::-1])
-    code, _, err = nas(*CAM, "--data", "moved.npz")
-    assert code == 2
-    assert "data.source: its content changed" in err
+    assert "data.source: its content changed" in refused(*CAM, "--data", "moved.npz")
     assert weights() == files
 
 
-def test_a_training_that_diverges_names_its_network(nas, small_recipe):
-    code, _, err = nas(*CAM, "--set", "proxy.lr=1e30")
-    assert code == 2
-    assert "baseline: the loss is not finite" in err
-    assert err.count("\n") == 1
+def test_a_training_that_diverges_names_its_network(refused, small_recipe):
+    assert "baseline: the loss is not finite" in refused(*CAM, "--set", "proxy.lr=1e30")
     assert not weights()
 
 

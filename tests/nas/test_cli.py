@@ -60,15 +60,7 @@ def test_the_ranking_is_in_order_of_reward(finished, nas):
     assert rewards == sorted(rewards, reverse=True)
 
 
-def test_every_result_is_named_after_the_recipe_and_exports_to_the_same_network(finished, nas, tmp_path):
-    folder, _ = finished
-    code, out, _ = nas("export", folder, "-o", "exported")
-    exported = Architecture.load(out.strip())
-    assert code == 0
-    assert exported.key() == Architecture.load(folder / "best.yaml").key()
-
-
-def test_an_exported_network_trains_to_the_journaled_accuracy_in_a_fresh_process(finished, nas, tmp_path):
+def test_an_exported_network_trains_to_the_journaled_accuracy_in_a_fresh_process(finished, nas):
     folder, _ = finished
     nas("export", folder, "-o", "exported")
     events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
@@ -170,13 +162,15 @@ def test_a_retargeting_that_is_stopped_while_it_takes_children_over_leaves_nothi
     assert not Path("new").exists()
 
 
-def test_a_retargeting_that_can_not_train_leaves_nothing(finished, nas):
-    assert nas("retarget", finished[0], "--flops", "600K", "-o", "new", "--ray-address", "auto")[0] == 2
+def test_a_retargeting_that_can_not_train_leaves_nothing(finished, refused):
+    refused("retarget", finished[0], "--flops", "600K", "-o", "new", "--ray-address", "auto")
     assert not Path("new").exists()
 
 
 @pytest.mark.parametrize("journal", [None, b"", b'{"event": "sea'])
-def test_a_search_that_was_stopped_before_its_first_event_is_begun_by_resume(journal, small_recipe, nas, tmp_path):
+def test_a_search_that_was_stopped_before_its_first_event_is_begun_by_resume(
+    journal, small_recipe, nas, refused, tmp_path
+):
     folder = tmp_path / "r"
     assert nas("search", small_recipe, "-o", folder)[0] == 0
     whole = Folder(folder).ledger()
@@ -185,21 +179,16 @@ def test_a_search_that_was_stopped_before_its_first_event_is_begun_by_resume(jou
             path.unlink()
     if journal is not None:
         (folder / "journal.jsonl").write_bytes(journal)
-    code, _, err = nas("top", folder)
-    assert (code, err) == (2, f"nas: {folder}: the search has not begun; `nas resume {folder}` begins it\n")
-    code, _, err = nas("search", small_recipe, "-o", folder)
-    assert code == 2
-    assert f"go on with `nas resume {folder}`" in err
+    assert refused("top", folder) == f"nas: {folder}: the search has not begun; `nas resume {folder}` begins it\n"
+    assert f"go on with `nas resume {folder}`" in refused("search", small_recipe, "-o", folder)
     assert nas("resume", folder)[0] == 0
     assert [child.reward for child in Folder(folder).ledger().best()] == [child.reward for child in whole.best()]
 
 
-def test_a_retarget_that_was_stopped_is_not_begun_without_its_children(finished, nas):
+def test_a_retarget_that_was_stopped_is_not_begun_without_its_children(finished, refused):
     folder, _ = finished
     (folder / "journal.jsonl").rename(folder / "journal.part")
-    code, _, err = nas("resume", folder)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "remove it, and retarget again" in err
+    assert "remove it, and retarget again" in refused("resume", folder)
 
 
 def test_searches_that_begin_together_have_folders_of_their_own(nas, small_recipe):
@@ -249,15 +238,13 @@ def test_retargeting_without_more_children_ranks_again(finished, nas):
         ("children=5", "--set children=5: "),
     ],
 )
-def test_retargeting_changes_nothing_that_children_were_measured_by(finished, nas, setting, part):
-    code, out, err = nas("retarget", "run", "--flops", "600K", "--children", "0", "-o", "new", "--set", setting)
-    assert (code, out) == (2, "")
-    assert part in err
-    assert err.count("\n") == 1
+def test_retargeting_changes_nothing_that_children_were_measured_by(finished, refused, setting, part):
+    words = ("retarget", "run", "--flops", "600K", "--children", "0", "-o", "new")
+    assert part in refused(*words, "--set", setting)
     assert not Path("new").exists()
 
 
-def test_retargeting_over_another_space_of_the_same_name_is_refused(nas, tmp_path):
+def test_retargeting_over_another_space_of_the_same_name_is_refused(nas, refused, tmp_path):
     """Elsewhere, it may be."""
     space = {"format": "baseline-nas/space/1"} | load_space("accel-nasbench").to_dict()
     (tmp_path / "space.yaml").write_text(json.dumps(space))
@@ -272,19 +259,15 @@ def test_retargeting_over_another_space_of_the_same_name_is_refused(nas, tmp_pat
         assert nas(*words)[0] == 0
     space["stages"] = [stage | {"kernel_size": [5, 3]} for stage in space["stages"]]
     (tmp_path / "moved.yaml").write_text(json.dumps(space))
-    code, _, err = nas("retarget", "run", "--flops", "300M", "--children", "0", "-o", "new")
-    assert code == 2
+    err = refused("retarget", "run", "--flops", "300M", "--children", "0", "-o", "new")
     assert re.fullmatch(r"nas: space: may not change, the run's children .*\n", err)
     assert not Path("new").exists()
 
 
-def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, nas):
+def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, refused):
     recipe = Path("run/recipe.yaml")
     recipe.write_text(recipe.read_text().replace("epochs: 1", "epochs: 2"))
-    code, _, err = nas("resume", "run")
-    assert code == 2
-    assert "proxy.epochs" in err
-    assert err.count("\n") == 1
+    assert "proxy.epochs" in refused("resume", "run")
 
 
 @pytest.mark.parametrize(
@@ -334,21 +317,16 @@ def test_resuming_with_a_changed_recipe_is_refused_naming_the_field(finished, na
         (["export", "efficientnet-b0", "-o", "here", "--format", "pickle"], "--format: 'pickle' is unknown"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(nas, small_recipe, words, part):
-    code, out, err = nas(*words)
-    assert code == 2
-    assert part in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
+def test_a_mistake_is_one_line_and_exit_code_2(refused, small_recipe, words, part):
+    assert part in refused(*words)
     assert not Path("results").exists() or not list(Path("results").iterdir())
 
 
-def test_a_temporary_folder_that_is_too_long_for_ray_is_named(nas, small_recipe, tmp_path, monkeypatch):
+def test_a_temporary_folder_that_is_too_long_for_ray_is_named(refused, small_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 90)))
     (tmp_path / ("x" * 90)).mkdir()
-    code, _, err = nas("search", small_recipe, "--set", "executor.name=tune", "-o", "run")
-    assert (code, err.count("\n")) == (2, 1)
+    err = refused("search", small_recipe, "--set", "executor.name=tune", "-o", "run")
     assert err.startswith(f"nas: Ray can't start in TMPDIR={tmp_path}/xxx")
     assert not Path("run").exists()
 
@@ -406,24 +384,21 @@ def test_a_choice_that_is_the_baseline_is_said_to_be(nas, small_recipe):
     assert "(small-baseline)\nThe choice is the baseline itself: no other" in out
 
 
-def test_an_out_that_exists_is_refused_with_both_ways_out(finished, nas, small_recipe):
-    code, _, err = nas("search", small_recipe, "--out", "run")
-    assert code == 2
+def test_an_out_that_exists_is_refused_with_both_ways_out(finished, refused, small_recipe):
+    err = refused("search", small_recipe, "--out", "run")
     assert "nas resume run" in err
     assert "another name" in err
 
 
-def test_an_empty_folder_is_as_good_as_none_and_another_file_is_no_run(nas, small_recipe):
+def test_an_empty_folder_is_as_good_as_none_and_another_file_is_no_run(nas, refused, small_recipe):
     Path("empty").mkdir()
     assert nas("search", small_recipe, "-o", "empty", "--set", "children=1")[0] == 0
     Path("file").write_text("mine")
-    code, _, err = nas("search", small_recipe, "-o", "file")
-    assert code == 2
-    assert "nas resume" not in err
+    assert "nas resume" not in refused("search", small_recipe, "-o", "file")
     assert Path("file").read_text() == "mine"
 
 
-def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
+def test_images_that_have_moved_are_named_anew(nas, refused, small_recipe):
     rng = np.random.default_rng(0)
     arrays = {"x_train": rng.integers(0, 255, (60, 8, 8), dtype=np.uint8), "y_train": np.arange(60) % 3}
     np.savez("here.npz", **arrays)
@@ -436,23 +411,20 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
         assert nas(*words)[0] == 0  # nothing is to be trained
     assert Path("run/journal.jsonl").read_bytes() == before
     for words in (["top", "run", "--retrain"], ["retarget", "run", "--flops", "600K"]):
-        code, _, err = nas(*words)
-        assert (code, err.count("\n")) == (2, 1)
-        assert "here.npz" in err
+        assert "here.npz" in refused(*words)
     assert nas("retarget", "run", "--flops", "600K", "--children", "1", "-o", "new", "--data", "there.npz")[0] == 0
     assert nas("top", "run", "-k", "2", "--retrain", "--epochs", "1", "--data", "there.npz")[0] == 0
     recipe = Path("run/recipe.yaml").read_text()
     assert "there.npz" in recipe
     with Journal(Path("run/journal.jsonl")):
-        assert "another process is at work on it" in nas("resume", "run", "--data", "there.npz")[2]
-        assert "another process is at work on it" in nas("resume", "run", "--then-scale")[2]
+        for words in (["--data", "there.npz"], ["--then-scale"]):
+            assert "another process is at work on it" in refused("resume", "run", *words)
     assert Path("run/recipe.yaml").read_text() == recipe
-    assert nas("resume", "run", "--data", "missing.npz")[0] == 2
+    refused("resume", "run", "--data", "missing.npz")
     assert nas("resume", "run")[0] == 0
     np.savez("more.npz", **{name: np.concatenate([array, array[:3]]) for name, array in arrays.items()})
     for words in (["resume", "run"], ["top", "run", "--retrain"], ["retarget", "run", "--flops", "600K"]):
-        code, _, err = nas(*words, "--data", "more.npz")
-        assert (code, err.count("\n")) == (2, 1)
+        err = refused(*words, "--data", "more.npz")
         assert "changed since the run began, from 60 images, 3 classes to 63 images, 3 classes" in err
     assert nas("resume", "run")[0] == 0
     Path("there.npz").rename("again.npz")
@@ -473,18 +445,16 @@ def test_images_that_have_moved_are_named_anew(nas, small_recipe, tmp_path):
         (r'"basis":', '"base":', "the verdict event lacks 'basis'"),
     ],
 )
-def test_what_a_journal_cannot_hold_is_named(finished, nas, written, edited, part):
+def test_what_a_journal_cannot_hold_is_named(finished, refused, written, edited, part):
     journal = finished[0] / "journal.jsonl"
     text = journal.read_text()
     journal.write_text(re.sub(written, edited, text, count=1))
     assert journal.read_text() != text
-    assert f"the journal is damaged: {part}" in nas("top", "run")[2]
-    for words in (["top", "run"], ["resume", "run"]):
-        code, _, err = nas(*words)
-        assert (code, err.count("\n")) == (2, 1)
+    assert f"the journal is damaged: {part}" in refused("top", "run")
+    refused("resume", "run")
 
 
-def test_another_benchmark_file_is_not_that_of_the_run(nas, shared):
+def test_another_benchmark_file_is_not_that_of_the_run(nas, refused, shared):
     with gzip.open(shared / "data" / "nas_bench_macro.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line in file]
     better = [row | {"acc": [min(100.0, value + 5) for value in row["acc"]]} for row in rows]
@@ -493,8 +463,7 @@ def test_another_benchmark_file_is_not_that_of_the_run(nas, shared):
     assert nas("search", "rehearse-b0", "--data", "own.jsonl", "--set", "children=12", "-o", "run")[0] == 0
     Path("own.jsonl").rename("moved.jsonl")
     for words in (["resume", "run"], ["top", "run", "--retrain"], ["retarget", "run", "--flops", "30M"]):
-        code, _, err = nas(*words, "--data", "other.jsonl")
-        assert code == 2
+        err = refused(*words, "--data", "other.jsonl")
         assert "changed since the run began, from 6,561 networks to 6,561 networks" in err
     assert nas("retarget", "run", "--flops", "30M", "--children", "2", "-o", "new", "--data", "moved.jsonl")[0] == 0
     assert nas("show", "nas-bench-macro-e3k3")[0] == 0
@@ -527,12 +496,11 @@ def test_naming_the_commonest_of_unequal_classes_is_not_learning(nas, small_reci
     assert "children are no better than naming the commonest class (91.67%); train longer" in out
 
 
-def test_a_deployment_that_leaves_out_choices_is_refused(nas, small_recipe):
+def test_a_deployment_that_leaves_out_choices_is_refused(nas, refused, small_recipe):
     space = Path("space.yaml")
     space.write_text(space.read_text().replace("resolution: 64", "resolution: [32, 64]"))
     for command in (["search"], ["audit", "--networks", "10"]):
-        code, _, err = nas(*command, small_recipe, "--set", "deployment.resolution=32", "-o", "run")
-        assert code == 2
+        err = refused(*command, small_recipe, "--set", "deployment.resolution=32", "-o", "run")
         assert "nas: deployment.resolution: 32 leaves out the choices [32, 64] of " in err
         assert err.endswith("; null searches them\n")
     assert nas("search", small_recipe, "--set", "deployment.resolution=null", "-o", "run")[0] == 0
@@ -547,20 +515,19 @@ def test_a_search_and_an_audit_say_which_choices_train_alike(nas, small_recipe):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused_before_any_child_fails(nas, small_recipe):
-    code, _, err = nas("search", small_recipe, "--set", "executor.gpus_per_child=1", "-o", "run")
-    assert (code, err) == (2, "nas: executor.gpus_per_child: torch sees no GPU here; set it to 0\n")
+def test_a_gpu_that_is_not_there_is_refused_before_any_child_fails(nas, refused, small_recipe):
+    err = refused("search", small_recipe, "--set", "executor.gpus_per_child=1", "-o", "run")
+    assert err == "nas: executor.gpus_per_child: torch sees no GPU here; set it to 0\n"
     assert not Path("run").exists()
     looked_up = ["--set", "executor.gpus_per_child=1", "--set", "children=12", "-o", "run"]
     assert nas("search", "rehearse-b0", *looked_up)[0] == 0
 
 
-def test_a_line_that_is_lost_from_a_journal_is_named(finished, nas):
+def test_a_line_that_is_lost_from_a_journal_is_named(finished, refused):
     journal = finished[0] / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(line for line in lines if not ('"suggested"' in line and '"trial": 4' in line)))
-    code, _, err = nas("top", "run")
-    assert code == 2
+    err = refused("top", "run")
     assert re.search(r"the \w+ event of trial 4 is of a trial that was never suggested: 4\n", err)
 
 
@@ -587,7 +554,7 @@ def test_a_run_whose_journal_is_taken_away_is_not_removed(small_recipe, kind):
     assert sum(event["event"] == "completed" for event in events) >= 3 + 1
 
 
-def test_a_benchmarks_device_figures_and_the_order_of_its_rows_are_those_of_the_run(nas, shared):
+def test_a_benchmarks_device_figures_and_the_order_of_its_rows_are_those_of_the_run(nas, refused, shared):
     with gzip.open(shared / "data" / "accel_nasbench.jsonl.gz", "rt") as file:
         rows = [json.loads(line) for line, _ in zip(file, range(400), strict=False)]
     faster = [row | {"throughput_a100": 2 * row["throughput_a100"]} for row in rows]
@@ -605,18 +572,15 @@ def test_a_benchmarks_device_figures_and_the_order_of_its_rows_are_those_of_the_
         (["run", "--data", "turned.jsonl"], r"\d+"),
         (["shipped", "--data", "own.jsonl"], r"1,500"),
     ):
-        code, _, err = nas("resume", *words)
-        assert code == 2
+        err = refused("resume", *words)
         assert re.search(rf"changed since the run began, from {count} networks to \d+ networks", err)
 
 
 @pytest.mark.parametrize("content", [b"mine", b"\xff"])
-def test_an_export_never_overwrites_another_file(nas, tmp_path, content):
+def test_an_export_never_overwrites_another_file(refused, tmp_path, content):
     (tmp_path / "efficientnet-b0.yaml").write_bytes(content)
-    code, _, err = nas("export", "efficientnet-b0", "-o", tmp_path)
-    assert code == 2
+    assert "efficientnet-b0.yaml" in refused("export", "efficientnet-b0", "-o", tmp_path)
     assert (tmp_path / "efficientnet-b0.yaml").read_bytes() == content
-    assert "efficientnet-b0.yaml" in err
 
 
 def test_profile_counts_b0_exactly(nas):
@@ -719,10 +683,3 @@ def test_every_command_has_help_with_an_example(nas, command):
     code, out, _ = nas(command, "--help")
     assert code == 0
     assert f"Example: nas {command}" in out
-
-
-def test_the_baseline_is_deployed_as_the_children_are(small_recipe):
-    recipe = Recipe.load(str(small_recipe), ["deployment={resolution: 96, num_classes: 7}"])
-    baseline = recipe.load_baseline()
-    assert (baseline.resolution, baseline.num_classes) == (96, 7)
-    assert recipe.load_space().to_dict()["resolution"] == 96

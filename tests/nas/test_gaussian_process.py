@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from nas.evaluators.gaussian_process import GaussianProcess, matern
+from nas.evaluators.gaussian_process import GaussianProcess
 
 GROUPS = np.array([0, 1, 2, 2, 2])
 
@@ -91,8 +90,3 @@ def test_many_copies_of_one_row():
     x = np.ones((50, 5))
     y = np.random.default_rng(0).normal(60, 1, 50)
     assert GaussianProcess(GROUPS, x, y).mean(x[:1]) == pytest.approx(y.mean(), abs=0.1)
-
-
-def test_correlations_are_one_at_no_distance():
-    a = torch.randn(4, 3, dtype=torch.float64)
-    np.testing.assert_allclose(matern(a, a).diagonal(), 1, atol=1e-8)

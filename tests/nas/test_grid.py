@@ -84,10 +84,6 @@ def test_the_grid_is_complete_and_nothing_else(step, tolerance):
     assert found == set(zip(alpha[near].tolist(), beta[near].tolist(), gamma[near].tolist(), strict=True))
 
 
-def test_the_papers_coefficients_lie_on_its_grid():
-    assert PAPER in grid_plan.coefficients(0.05, 0.1)
-
-
 def test_a_grid_without_candidates_names_the_nearest_product():
     with pytest.raises(InputError, match=r"the nearest is 1\.9") as error:
         grid_plan.coefficients(0.3, 0.001)
@@ -238,13 +234,10 @@ def test_after_a_stop_the_same_command_trains_only_the_rest(whole, again, nas, s
         (["-o", "."], "-o .: exists and holds no grid"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_lost(again, nas, words, part):
+def test_a_mistake_is_one_line_and_nothing_is_lost(again, refused, words, part):
     files = {path: path.read_bytes() for path in again.rglob("*") if path.is_file()}
-    code, out, err = nas("scale", "baseline.yaml", "--grid", "--recipe", "small.yaml", *SMALL, "-o", "out", *words)
-    assert code == 2
-    assert part in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
+    grid = ("scale", "baseline.yaml", "--grid", "--recipe", "small.yaml", *SMALL, "-o", "out")
+    assert part in refused(*grid, *words)
     assert {path: path.read_bytes() for path in again.rglob("*") if path.is_file()} == files
 
 
@@ -265,22 +258,18 @@ def test_where_no_network_learns_anything_the_papers_coefficients_are_taken(agai
     assert "winner: alpha 1.2, beta 1.1, gamma 1.15, estimated 25.00" in out
 
 
-def test_figures_of_an_earlier_call_do_not_stay_behind(again, nas):
+def test_figures_of_an_earlier_call_do_not_stay_behind(again, nas, refused):
     assert (again / "grid.html").exists()
     assert nas(*(word for word in COMPARED if word != "--compare"))[0] == 0
     assert not (again / "grid.html").exists()
     (again / "grid.json").write_text("{")
-    code, _, err = nas(*COMPARED)
-    assert code == 2
-    assert "grid.json: damaged; move it away" in err
+    assert "grid.json: damaged; move it away" in refused(*COMPARED)
 
 
-def test_another_network_over_the_same_folder_is_refused(again, nas):
+def test_another_network_over_the_same_folder_is_refused(again, refused):
     network = again.parent / "baseline.yaml"
     network.write_text(network.read_text().replace("layers: 2", "layers: 3"))
-    code, _, err = nas(*COMPARED)
-    assert code == 2
-    assert "grid.jsonl: these trainings grew another network" in err
+    assert "grid.jsonl: these trainings grew another network" in refused(*COMPARED)
 
 
 @pytest.mark.parametrize(
@@ -292,16 +281,12 @@ def test_another_network_over_the_same_folder_is_refused(again, nas):
         (["--recipe", "small.yaml"], "--recipe: only with --grid"),
     ],
 )
-def test_options_that_belong_together(small_recipe, nas, words, part):
-    code, _, err = nas("scale", "baseline.yaml", *words)
-    assert (code, err.count("\n")) == (2, 1)
-    assert part in err
+def test_options_that_belong_together(small_recipe, refused, words, part):
+    assert part in refused("scale", "baseline.yaml", *words)
 
 
-def test_a_search_that_could_not_scale_does_not_begin(small_recipe, nas):
-    empty = "scale={step: 0.3, tolerance: 0}"
-    code, _, err = nas("search", small_recipe, "--out", "run", "--set", empty)
-    assert code == 2
+def test_a_search_that_could_not_scale_does_not_begin(small_recipe, refused):
+    err = refused("search", small_recipe, "--out", "run", "--set", "scale={step: 0.3, tolerance: 0}")
     assert err.startswith("nas: scale.step 0.3, scale.tolerance 0: no product")
     assert not Path("run").exists()
 
@@ -354,9 +339,8 @@ def test_then_scale_is_remembered(small_recipe, nas):
     assert Recipe.load("run/recipe.yaml").scale.retrain == 5
 
 
-def test_a_benchmark_can_not_be_scaled(nas):
-    code, _, err = nas("search", "rehearse-b0", "--out", "run", "--then-scale")
-    assert (code, err.count("\n")) == (2, 1)
+def test_a_benchmark_can_not_be_scaled(refused):
+    err = refused("search", "rehearse-b0", "--out", "run", "--then-scale")
     assert "rehearse-b0" in err
     assert "a benchmark has none" in err
     assert not Path("run").exists()

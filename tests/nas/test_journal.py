@@ -64,11 +64,6 @@ def test_any_event_survives(tmp_path_factory, events):
         assert without_time(journal.replay()) == events
 
 
-def test_a_new_journal_is_empty(tmp_path):
-    with Journal(tmp_path / "j") as journal:
-        assert journal.replay() == []
-
-
 def test_every_cut_loses_only_the_line_it_tears(path):
     content = path.read_bytes()
     for size in range(len(content)):
@@ -99,14 +94,6 @@ def test_a_damaged_line_in_the_middle_is_refused_and_nothing_changed(path, damag
         Journal(path)
     assert str(error.value) == f"{path}:2: damaged; nothing was changed"
     assert path.read_bytes() == content
-
-
-def test_two_writers_are_refused(path):
-    with Journal(path) as journal:
-        with pytest.raises(JournalError, match="another process is at work on it"):
-            Journal(path)
-        journal.append({"event": "d"})
-    assert len(parse(path)[0]) == len(EVENTS) + 1
 
 
 def _open(path, answers) -> None:

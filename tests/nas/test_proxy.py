@@ -51,13 +51,6 @@ def test_a_child_learns_and_reports_every_epoch(evaluator, small):
     assert measured.epochs == 3
 
 
-def test_the_exported_yaml_trains_to_the_same_accuracy(evaluator, small, tmp_path):
-    first = evaluator().evaluate(small, 7, ignore)
-    small.save(tmp_path / "again.yaml")
-    again = evaluator().evaluate(Architecture.load(tmp_path / "again.yaml"), 7, ignore)
-    assert first.accuracy == again.accuracy
-
-
 def test_without_a_resolution_every_network_trains_at_its_own(evaluator, small):
     own, eight = evaluator("proxy.resolution=null", "proxy.epochs=1"), evaluator("proxy.epochs=1")
     found = {size: own.evaluate(small.with_(resolution=size), 7, ignore).accuracy for size in (8, 16, 12)}

@@ -136,11 +136,9 @@ def test_a_baseline_that_is_handed_over_is_a_leader(nas, small_recipe):
     assert "There is no baseline to compare it with" in out
 
 
-def test_a_running_search_is_refused(run, nas):
+def test_a_running_search_is_refused(run, refused):
     with Journal(run.journal):
-        code, _, err = nas(*RETRAIN)
-    assert code == 2
-    assert "another process is at work on it" in err
+        assert "another process is at work on it" in refused(*RETRAIN)
     assert not (run.path / "retrain.jsonl").exists()
 
 
@@ -154,41 +152,31 @@ def test_a_running_search_is_refused(run, nas):
         (["--workers", "3"], "--workers: only with --retrain"),
     ],
 )
-def test_a_mistake_is_one_line(run, nas, words, part):
+def test_a_mistake_is_one_line(run, refused, words, part):
     before = run.journal.read_bytes()
-    code, out, err = nas("top", "run", *words)
-    assert code == 2
-    assert part in err
-    assert err.count("\n") == 1
-    assert "Traceback" not in out + err
+    assert part in refused("top", "run", *words)
     assert run.journal.read_bytes() == before
     assert not (run.path / "retrain.jsonl").exists()
 
 
-def test_other_epochs_than_before_are_refused(run, nas):
+def test_other_epochs_than_before_are_refused(run, nas, refused):
     nas(*RETRAIN)
-    code, _, err = nas("top", "run", "-k", "4", "--retrain", "--seeds", "2", "--epochs", "2")
-    assert code == 2
+    err = refused("top", "run", "-k", "4", "--retrain", "--seeds", "2", "--epochs", "2")
     assert "retrain.jsonl: proxy.epochs changed since" in err
 
 
-def test_a_run_without_a_measured_child_is_refused(nas, small_recipe):
+def test_a_run_without_a_measured_child_is_refused(nas, refused, small_recipe):
     nas("search", small_recipe, "--out", "run", "--set", "executor.time_limit=1e-6", "--set", "children=2")
     for words in (RETRAIN, ("retarget", "run", "--flops", "300M"), ("export", "run", "-o", "exported")):
-        code, _, err = nas(*words)
-        assert code == 2
-        assert err.startswith("nas: run: no child has a result; the last failure: TimeLimitExceeded")
+        assert refused(*words).startswith("nas: run: no child has a result; the last failure: TimeLimitExceeded")
 
 
-def test_retrainings_that_all_fail_are_refused_and_the_choice_stays(run, nas):
+def test_retrainings_that_all_fail_are_refused_and_the_choice_stays(run, refused):
     recipe = run.path / "recipe.yaml"
     limited = re.sub(r"time_limit: [0-9.]+", "time_limit: 0.000001", recipe.read_text())
     recipe.write_text(limited)  # how it is executed may change after the search
     best = run.best.read_bytes()
-    code, _, err = nas(*RETRAIN)
-    assert code == 2
-    assert "too few retrainings succeeded" in err
-    assert err.count("\n") == 1
+    assert "too few retrainings succeeded" in refused(*RETRAIN)
     assert run.best.read_bytes() == best
 
 
@@ -213,7 +201,7 @@ def test_a_choice_that_came_before_the_verdict_outlasts_it_and_any_stop(run, nas
         assert Architecture.load(run.best).key() == third.trial.key
 
 
-def test_a_benchmark_is_looked_up_again(nas, small_recipe):
+def test_a_benchmark_is_looked_up_again(nas, refused, small_recipe):
     search = ("search", "rehearse-b0", "--out", "run", "--set", "children=12", "--set", "controller={name: random}")
     assert nas(*search)[0] == 0
     _, found = retrain(Path("run"), 10, seeds=5)
@@ -225,9 +213,7 @@ def test_a_benchmark_is_looked_up_again(nas, small_recipe):
         assert one.mean.value == pytest.approx(np.mean(one.rewards))
     gain = Folder.open(Path("run")).ledger().retrained["gain"][0]
     assert gain == pytest.approx(found.choice.estimate.value - np.mean(found.baseline.rewards))
-    code, _, err = nas("top", "run", "--retrain", "--epochs", "4")
-    assert code == 2
-    assert "--epochs: this run looked its children up" in err
+    assert "--epochs: this run looked its children up" in refused("top", "run", "--retrain", "--epochs", "4")
 
 
 def test_those_that_the_controller_estimates_best_are_trained_again_not_the_luckiest(nas, small_recipe):

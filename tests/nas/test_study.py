@@ -582,15 +582,6 @@ def test_a_search_cut_among_repeats_goes_on_counting_them(recipe, files, monkeyp
         assert text(files / "j") == text(files / "whole")
 
 
-def test_a_finished_search_has_nothing_left_to_do(recipe, files):
-    search(files / "j", recipe())
-    before = (files / "j").read_bytes()
-    evaluator = LookUp()
-    assert len(search(files / "j", recipe(), evaluator).ledger.finished()) == 12
-    assert evaluator.calls == []
-    assert (files / "j").read_bytes() == before
-
-
 def test_seeds_depend_on_the_study_and_the_trials_number_only(recipe, files):
     def seeds(journal: str, evaluator: LookUp, **fields) -> list[int]:
         study = search(files / journal, recipe(**fields), evaluator)

@@ -67,13 +67,6 @@ def test_the_yaml_means_the_same_to_any_yaml_reader(network):
     assert Architecture.from_dict(values) == network
 
 
-@pytest.mark.parametrize("name", names("architecture"))
-def test_library_networks_survive_their_yaml(name, tmp_path):
-    network = load_architecture(name)
-    network.save(tmp_path / "a.yaml")
-    assert Architecture.load(tmp_path / "a.yaml") == network
-
-
 def test_a_value_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         small(STAGE).resolution = 64  # type: ignore[misc]

@@ -15,7 +15,7 @@ from search_space.blocks import Block, conv_norm
 from search_space.errors import InputError
 from search_space.layers import ACTIVATIONS, Activation
 from search_space.library import names
-from search_space.transform import for_small_images, scale_width
+from search_space.transform import scale_width
 
 ROOT = Path(__file__).parents[2]
 FLOAT32 = 4
@@ -144,8 +144,3 @@ def test_inference_memory_by_hand():
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(InputError, match="optimizer: 'adam' is unknown; use one of rmsprop, sgd"):
         cost.training_memory(load_architecture("efficientnet-b0"), 1, "adam")
-
-
-def test_small_images_cost_less():
-    network = load_architecture("efficientnet-b0")
-    assert cost.flops(for_small_images(network, 32, 4)) < cost.flops(network)
