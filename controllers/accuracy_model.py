@@ -14,7 +14,7 @@ _LENGTH, _VARIANCE, _NOISE = (1.0, 1.0), (0.0, 1.0), (-4.0, 1.5)
 of the function's variance and of the noise variance; rows and observations are standardised."""
 
 _STEPS = 25
-"""Of the quasi-Newton maximisation."""
+"""Most iterations of the quasi-Newton maximisation."""
 
 _LEARN_ROWS = 400
 """Hyperparameters are learned from this many rows at most, for a step costs their third power."""
@@ -139,10 +139,11 @@ class AccuracyModel:
         return float(spearmanr(left_out, self._y).statistic)
 
     def own_share(self, networks: np.ndarray) -> float:
-        """Of the variance that the model leaves unexplained, the share that is the networks' own and not their seeds'.
+        """The share of the variance left unexplained by the model that is due to the networks, not to their seeds.
 
-        Repeated observations of one network differ by their seeds alone (one-way random effects: Searle, Casella &
-        McCulloch, Variance Components, 1992, chapter 3), on the warped scale.
+        It is the intraclass correlation of the residuals. Repeated observations of one network differ by their seeds
+        alone (one-way random effects: Searle, Casella & McCulloch, Variance Components, 1992, chapter 3), on the warped
+        scale.
 
         Args:
             networks: (k,) number, from 0, of the network of each of the first k observations.
@@ -165,7 +166,7 @@ class AccuracyModel:
         return warped
 
     def _unwarp(self, standardised: np.ndarray) -> np.ndarray:
-        """The way back."""
+        """The way back from the warped and standardised scale."""
         y: np.ndarray = self._ceiling - self._unit * np.exp(-(standardised * self._scale + self._mean))
         return y
 
@@ -179,7 +180,7 @@ class AccuracyModel:
         return self._kernel(rows, rows) + np.diag(np.full(len(rows), np.exp(self.log[-1]) + _JITTER))
 
     def _learned(self) -> np.ndarray:
-        """From one observation of each network, so that the noise holds what is a network's own as well."""
+        """Learn the hyperparameters from one observation of each network, so that noise includes what is its own."""
         first = np.sort(np.unique(self._x, axis=0, return_index=True)[1])
         rows = first[:: -(-len(first) // _LEARN_ROWS)]
         x, y = self._x[rows], self._y[rows]
@@ -199,7 +200,7 @@ class AccuracyModel:
 
 
 def _inverse(covariance: np.ndarray) -> np.ndarray:
-    """Of a positive definite matrix."""
+    """The inverse of a positive definite matrix."""
     inverse: np.ndarray = cho_solve((cholesky(covariance, lower=True), True), np.eye(len(covariance)))
     return inverse
 

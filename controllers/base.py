@@ -195,7 +195,7 @@ class Controller(ABC, Generic[OptionsT]):
             self._learn(outcome)
 
     def replace(self, asked: Suggestion, made: Suggestion) -> None:
-        """Put another in the last suggestion's place: a replay on another processor may round differently."""
+        """Take `made` as suggested in the place of `asked`, the last one: another processor may round differently."""
 
     def recommend(self) -> Architecture | None:
         """The architecture to hand over: the first of the leaders; None before any success."""

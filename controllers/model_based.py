@@ -226,7 +226,7 @@ class ModelBased(PPO):
         return self._unlike()
 
     def _unlike(self) -> Actions:
-        """Of some random new networks the one least like any that was observed or is under way (maximin distance)."""
+        """The random new network that is least like any observed or under way, of a few (maximin distance)."""
         pool = [self.space.sample_actions(self.rng) for _ in range(_POOL)]
         pool = [row for row in pool if not self._is_known(row)] or pool
         others = [*self._pending.values(), *(row[0] for row in self.reward_model.observed)]

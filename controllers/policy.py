@@ -10,7 +10,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ class Batch:
 PolicyOptionsT = TypeVar("PolicyOptionsT", bound=PolicyOptions)
 
 
-class PolicyController(Controller[PolicyOptionsT], Generic[PolicyOptionsT]):
+class PolicyController(Controller[PolicyOptionsT]):
     """Samples from an LSTM policy and updates it each time `batch_size` outcomes have arrived, whoever made them.
 
     A child's return is its reward's rank in the batch; a decision's advantage is that return less the value predicted

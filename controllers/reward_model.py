@@ -30,10 +30,11 @@ _MOST_ROWS, _BEST_ROWS = 500, 350
 """A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
 
 _SHARPNESS = 10.0
-"""Of the border between networks that fail and others: inverse strength of the regression's L2 penalty."""
+"""Inverse strength of the L2 penalty of the logistic regression that tells networks that fail from others."""
 
 _LEAST_DEVIATION, _FAR = 1e-9, -30.0
-"""Of a reward; and the standardised distance to the best below which the improvement is taken from its asymptote."""
+"""Least deviation of a reward; and the standardised distance to the best below which the improvement is taken from its
+asymptote."""
 
 _CACHED = 20_000
 """Networks whose features and costs are kept."""

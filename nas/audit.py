@@ -36,10 +36,6 @@ SAMPLE = 40  # children of the rehearsal that measures the journal
 REPEATABILITY = 2.77  # standard deviations: 95% of the differences between two repeats are less (ISO 5725-6)
 
 
-class AuditError(InputError):
-    """An audit that can't be made or can't say anything."""
-
-
 @dataclass(frozen=True, slots=True)
 class Network:
     """One network of an audit.
@@ -183,7 +179,7 @@ def spread_out(space: SearchSpace, baseline: Architecture, count: int, seed: int
         seed: of the draws.
 
     Raises:
-        AuditError: the space has fewer networks.
+        InputError: the space has fewer networks.
     """
     rng = np.random.default_rng(seed)
     drawn: dict[str, tuple[Actions, Architecture]] = {}
@@ -192,7 +188,7 @@ def spread_out(space: SearchSpace, baseline: Architecture, count: int, seed: int
         drawn.setdefault(network.key(), (actions, network))
     drawn.pop(baseline.key(), None)
     if len(drawn) < count:
-        raise AuditError(
+        raise InputError(
             f"--networks {count + 1}: {DRAWS * count} draws from the space {space.name} gave {len(drawn)} networks"
         )
     by_cost = sorted(drawn.values(), key=lambda pair: cost.flops(pair[1]))
@@ -219,17 +215,17 @@ def _settings(
     """The two ways of training and the numbers of each network's repeats: no seed is shared between them.
 
     Raises:
-        AuditError: an option is out of range.
+        InputError: an option is out of range.
     """
     if recipe.proxy is None:
-        raise AuditError(
+        raise InputError(
             f"{recipe.name}: looks its children up in a benchmark; an audit needs a recipe that trains them"
         )
     low, high = NETWORKS
     if not low <= networks <= high:
-        raise AuditError(f"--networks {networks}: must be {low} to {high}")
+        raise InputError(f"--networks {networks}: must be {low} to {high}")
     if epochs is not None and epochs <= recipe.proxy.epochs:
-        raise AuditError(
+        raise InputError(
             f"--epochs {epochs}: the reference must be longer than the proxy's {recipe.proxy.epochs} epochs"
         )
     longer = whole_trainings(recipe, epochs or LONGER * recipe.proxy.epochs, workers)
@@ -259,11 +255,11 @@ def _check_enough(chosen: Sequence[Architecture], results: Sequence[Sequence[Mea
     """Stop before more time is spent where nearly everything fails.
 
     Raises:
-        AuditError: too few networks are left without a failed training.
+        InputError: too few networks are left without a failed training.
     """
     failures = _failures(chosen, results)
     if len(chosen) - len(failures) < LEAST:
-        raise AuditError(
+        raise InputError(
             f"{len(failures)} of {len(chosen)} networks failed, too many to compare the rest; the last: {failures[-1]}"
         )
 

@@ -317,7 +317,7 @@ def summary(bench: Bench, searches: Iterable[Search]) -> dict[str, Any]:
 
 
 def _statistics(searches: Sequence[Search]) -> dict[str, Any]:
-    """Of one controller: the quartiles of regret, and the medians of the rest, for each budget."""
+    """Figures of one controller: quartiles of regret and medians of the rest, for each budget."""
     if not searches:
         return {"seeds": 0}
     low, median, high = np.quantile([search.regrets for search in searches], (0.25, 0.5, 0.75), axis=0).tolist()

@@ -14,7 +14,7 @@ _BACKGROUNDS = 4
 """Random networks in which every choice is tried."""
 
 _CLASSES = 2
-"""Of the networks that are compared; any number gives the same answer."""
+"""Classes of the networks that are compared; any number gives the same answer."""
 
 
 def unseen(space: SearchSpace, proxy: Proxy) -> list[str]:

@@ -15,18 +15,18 @@ from functools import partial
 from pathlib import Path
 
 from nas.evaluators import ProxyEvaluator
-from nas.evaluators.base import Failure, Measurement
-from nas.grid_plan import ALONE, GROWTHS, Candidate, GridError, Plan, growth_of
+from nas.evaluators.base import Measurement
+from nas.grid_plan import ALONE, GROWTHS, Candidate, Plan, growth_of
 from nas.scaling import DIMENSIONS, PAPER, Coefficients, CompoundScaler, Member, Rounding
 from nas.statistics import Estimate, Noise, shrink
 from nas.trials import Trials, make_folder, repeated, train
-from search_space import Architecture, cost
+from search_space import Architecture, InputError, cost
 
 GRID = "grid.jsonl"
 
 Watch = Callable[[Trials], None]
 Accuracies = dict[str, list[float]]
-"""Of each network by its key, training by training; one that failed is left out."""
+"""Accuracies of each network by its key, training by training; a training that failed is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def _train(
         result = results[trial.number]
         if isinstance(result, Measurement):
             found[trial.key].append(result.accuracy)
-        elif isinstance(result, Failure):
+        else:
             failures.append(f"{trial.architecture.name}: {result.reason}")
     return found
 
@@ -200,7 +200,7 @@ def _gain(plan: Plan, base: Sequence[float], first: Accuracies) -> float:
     """Accuracy that a doubling of the FLOPs gains on the way from the base to the candidates."""
     grown = [(accuracy, one.growth) for one in plan.candidates for accuracy in first[one.network.key()]]
     if not base or not grown:
-        raise GridError(f"no training of {'the base network' if grown else 'a candidate'} succeeded; see {GRID}")
+        raise InputError(f"no training of {'the base network' if grown else 'a candidate'} succeeded; see {GRID}")
     accuracy = sum(accuracy for accuracy, _ in grown) / len(grown)
     doublings = sum(math.log2(growth) for _, growth in grown) / len(grown)
     return max(0.0, (accuracy - sum(base) / len(base)) / doublings)
@@ -230,7 +230,7 @@ def _leaders(plan: Plan, first: Accuracies) -> list[Candidate]:
 def _noise(repeats: Iterable[Sequence[float]]) -> Noise:
     measured = [own for own in repeats if own]
     if all(len(own) < 2 for own in measured):
-        raise GridError(f"too few trainings succeeded to say anything; see {GRID}")
+        raise InputError(f"too few trainings succeeded to say anything; see {GRID}")
     return Noise.pooled(measured)
 
 
@@ -241,7 +241,7 @@ def _found(plan: Plan, first: Accuracies, again: Accuracies, leaders: Sequence[C
     noise = _noise(again.values())
     measured = [one for one in leaders if again[one.network.key()]]
     if not measured:
-        raise GridError(f"no training of a leader succeeded; see {GRID}")
+        raise InputError(f"no training of a leader succeeded; see {GRID}")
     observed = [[_at_double(value, one.growth, gain) for value in again[one.network.key()]] for one in measured]
     estimates = dict(zip((one.network.key() for one in measured), shrink(observed, noise), strict=True))
 

@@ -18,10 +18,6 @@ ALONE = ("width", "depth", "resolution")
 WAYS = 1 + len(ALONE)  # compound growth as well
 
 
-class GridError(InputError):
-    """A grid that holds nothing, or trainings that say nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A grown network and the coefficients that round to it.
@@ -86,7 +82,7 @@ def coefficients(step: float, tolerance: float) -> list[Coefficients]:
     """All (alpha, beta, gamma) from 1 in multiples of `step` whose product is within `tolerance` of 2.
 
     Raises:
-        GridError: there are none; the message names the nearest product.
+        InputError: there are none; the message names the nearest product.
     """
     most = 2 + tolerance
     grid = [
@@ -98,7 +94,7 @@ def coefficients(step: float, tolerance: float) -> list[Coefficients]:
     near = [point for point in grid if abs(point.product - 2) <= tolerance + 1e-9]
     if not near:
         nearest = min(grid, key=lambda point: abs(point.product - 2))
-        raise GridError(
+        raise InputError(
             f"scale.step {step:g}, scale.tolerance {tolerance:g}: no product alpha * beta^2 * gamma^2 of this grid is "
             f"that near to 2; the nearest is {nearest.product:.4g}"
         )
@@ -117,7 +113,7 @@ def prepare(architecture: Architecture, recipe: Recipe, rounding: Rounding) -> P
         InputError: the recipe, the data or a setting can't be used.
     """
     if recipe.proxy is None:
-        raise GridError(f"{recipe.name}: looks networks up in a benchmark; a grid needs a recipe with images")
+        raise InputError(f"{recipe.name}: looks networks up in a benchmark; a grid needs a recipe with images")
     settings = recipe.scale or Scale()
     wanted = coefficients(settings.step, settings.tolerance)
     CompoundScaler(rounding=rounding).family(architecture, settings.phi)  # refuses now what would fail at the end

@@ -64,7 +64,7 @@ class Child:
 
     @property
     def accuracies(self) -> list[float]:
-        """Of the network's measured trainings, in order; those that were stopped earlier than others don't count."""
+        """Accuracies of the network's trainings, in order; those that were stopped earlier than others don't count."""
         results = [child.result for child in (self, *self.again) if isinstance(child.result, Measurement)]
         longest = max((result.epochs for result in results), default=0)
         return [result.accuracy for result in results if result.epochs == longest]

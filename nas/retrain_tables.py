@@ -40,10 +40,11 @@ def retraining_words(found: Retraining) -> str:
 
 def _setting(found: Retraining) -> str:
     many = f"{len(found.leaders)} leaders" if len(found.leaders) > 1 else "The leader"
-    length = f"{plural(found.epochs or 0, 'epoch')} (search: {found.search_epochs})"
-    how = f"trained {found.seeds} times with fresh seeds for {length}"
     if found.epochs is None:
         how = f"looked up {found.seeds} times in the benchmark with fresh seeds, a rehearsal of retraining"
+    else:
+        length = f"{plural(found.epochs, 'epoch')} (search: {found.search_epochs})"
+        how = f"trained {found.seeds} times with fresh seeds for {length}"
     return (
         f"{many}{' and the baseline' if found.baseline else ''}: {how}. Rewards with their 95% intervals; an estimate "
         f"is {how_estimated(len(found.leaders))}."

@@ -175,12 +175,12 @@ def _is_random(child: Child) -> bool:
 
 
 def _accuracies(children: list[Child]) -> Floats:
-    """Of one training each, not of networks (n,)."""
+    """Accuracies (n,) of single trainings, not the means of networks trained several times."""
     return np.array([child.result.accuracy for child in children if isinstance(child.result, Measurement)])
 
 
 def _rewards(ledger: Ledger, children: list[Child]) -> Floats:
-    """Of one training each (n,)."""
+    """Rewards (n,) of single trainings."""
     return np.array(ledger.objective(_accuracies(children), np.array([child.cost for child in children])))
 
 

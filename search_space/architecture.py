@@ -184,7 +184,7 @@ class Architecture:
 
     @property
     def layers(self) -> int:
-        """How many there are in all stages together."""
+        """Number of layers in all stages together."""
         return sum(stage.layers for stage in self.stages)
 
     def key(self) -> str:

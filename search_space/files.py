@@ -13,8 +13,6 @@ import yaml
 
 from search_space.errors import InputError
 
-_TOO_LONG = 10**9
-
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader without the traps of YAML 1.1.
@@ -122,5 +120,5 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 def flow(value: Any) -> str:
     """A value as one line of YAML: `{a: 1, b: [2, 3]}`."""
-    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=_TOO_LONG)
+    text: str = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=float("inf"))
     return text.removesuffix("...\n").strip()

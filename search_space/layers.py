@@ -15,7 +15,7 @@ ACTIVATIONS = ("relu", "relu6", "silu", "hard_swish")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of one image's feature map: `chs` channels of `size` x `size` pixels."""
+    """Shape of one image's feature map: `chs` channels of `size` x `size` pixels."""
 
     chs: int
     size: int

@@ -41,7 +41,7 @@ class Evaluator(Protocol):
     """Measures architectures; it must be picklable, for it travels to the workers."""
 
     def contents(self, architecture: Architecture) -> Contents:
-        """Of what an architecture is measured on.
+        """What identifies the data that an architecture is measured on.
 
         Raises:
             InputError: the user's data can't be used at all.

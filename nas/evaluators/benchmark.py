@@ -234,7 +234,7 @@ class BenchmarkEvaluator:
             raise BenchmarkError(unreachable(target, low, high, name, self.space.name))
 
     def contents(self, architecture: Architecture) -> Contents:
-        """Of the benchmark, whatever the architecture (see `ProxyEvaluator.contents`)."""
+        """What identifies the benchmark, whatever the architecture (see `Evaluator.contents`)."""
         return self._contents
 
     def evaluate(self, architecture: Architecture, seed: int, report: Report) -> Measurement:

@@ -12,7 +12,7 @@ from torch import Tensor
 _LEARN_ROWS = 600
 """The hyperparameters are learned from this many rows at most, for each step costs their third power."""
 _STEPS = 40
-"""Of the quasi-Newton maximisation."""
+"""Most iterations of the quasi-Newton maximisation."""
 _LOG_NOISE, _LOG_SIGNAL = (-4.0, 1.0), (1.0, 1.0)
 """Normal priors (mean, standard deviation) on the logarithms of the variances of noise and function, for targets of
 variance 1."""
@@ -26,7 +26,7 @@ _BLOCK = 16
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Of a Gaussian process on targets of mean 0 and variance 1.
+    """Hyperparameters of a Gaussian process on targets of mean 0 and variance 1.
 
     Attributes:
         lengths: length scale of each group of columns.

@@ -72,7 +72,7 @@ class ProxyEvaluator:
         return cost_function(name)
 
     def contents(self, architecture: Architecture) -> Contents:
-        """Of the images that an architecture trains on (see `ImageData.contents`)."""
+        """What identifies the images that an architecture trains on (see `ImageData.contents`)."""
         return self.images(architecture).contents
 
     def images(self, architecture: Architecture) -> ImageData:
