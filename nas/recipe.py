@@ -207,7 +207,8 @@ class ExecutorSection(_Section):
 
     Attributes:
         name: `tune` for Ray Tune, `serial` for this process, one child after the other.
-        workers: children at a time; None for as many as fit.
+        workers: children at a time; None for as many as fit when it starts. More than fit on a Ray cluster wait for
+            machines that join it.
         cpus_per_child: CPU cores of a child; also its threads.
         gpus_per_child: GPUs of a child; 0.5 puts two on one.
         time_limit: seconds after which a child is given up.

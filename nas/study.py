@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
@@ -28,6 +29,13 @@ class Study:
 
     Everything that happens is in the journal before it counts; a study over a journal with events continues where
     they end, the controller being asked and told again just as it was then.
+
+    Args:
+        recipe: of the search.
+        journal: new, or of the same recipe.
+        watch: called after every change.
+        cost: of a deployed network, positive; by default what the recipe's objective names.
+        contents: of what the children are measured on; None where nothing tells.
 
     Attributes:
         ledger: the children and their results; trial 0 is the baseline.
@@ -74,6 +82,11 @@ class Study:
         return self._journal.torn
 
     @property
+    def contents(self) -> Contents | None:
+        """Of what the children are measured on."""
+        return self.ledger.contents
+
+    @property
     def done(self) -> bool:
         """Whether every child has been handed out, or the controller names only known networks."""
         enough = len(self.ledger.children) > self.ledger.recipe.children
@@ -94,12 +107,15 @@ class Study:
         """Record what became of a trial, once; later results for the same trial are ignored.
 
         Raises:
+            InputError: the network's cost isn't positive and finite; the result doesn't count here.
             JournalError: see `Journal.append`; the result doesn't count here.
         """
         if self.ledger.children[trial.number].result is not None:
             return
         result = checked(result)
-        cost = None if isinstance(result, Failure) else self._cost(trial.architecture)
+        cost = None if isinstance(result, Failure) else float(self._cost(trial.architecture))
+        if cost is not None and not 0 < cost < math.inf:
+            raise InputError(f"cost: {trial.architecture.name} costs {cost}; a cost must be positive and finite")
         self._journal.append(finished_event(trial, result, cost))
         child = self.ledger.settle(trial.number, result, cost)
         self._repeats = 0

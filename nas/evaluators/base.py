@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,11 @@ from search_space.errors import DataError
 Report = Callable[[int, float], None]
 Contents = dict[str, Any]
 """What identifies the data that children are measured on, wherever it lies: counts by what is counted, and a digest; of
-images also `guess`, the accuracy of naming one class for all that measure the reward."""
+images also `guess`, the accuracy of naming one class for all that measure the reward, and `left_out`, files that are no
+images by extension, if there are any."""
+
+_TOLD = {"guess", "left_out"}
+"""Contents that are told, not compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,33 +73,63 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
 
     Args:
         then: from a journal; None where it tells nothing. What only one of the two tells is ignored, and so is `guess`,
-            for a seed may choose which images measure the reward.
+            for a seed may choose which images measure the reward, and what isn't an image.
         now: None where nothing is to be trained, so that nobody looked.
 
     Raises:
         DataError: they differ.
     """
-    if then and now and any(then[name] != now[name] for name in then.keys() & now.keys() - {"guess"}):
-        was, is_now = (
-            ", ".join(f"{count:,} {name}" for name, count in each.items() if isinstance(count, int))
-            for each in (then, now)
-        )
-        looked_up = "networks" in now
-        source, order = ("benchmark.source", " or in another order") if looked_up else ("data.source", "")
-        others = f" with other values{order}" if was == is_now else ""
+    if then and now and _differ(then, now):
+        source, was, is_now = _told(then, now)
         raise DataError(
-            f"{source}: its content changed since the run began, from {was} to {is_now}{others}; new children couldn't "
+            f"{source}: its content changed since the run began, from {was} to {is_now}; new children couldn't "
             "be compared with the earlier ones: put it back, or start anew elsewhere"
         )
 
 
+def check_same(driver: Contents, worker: Contents) -> None:
+    """Refuse to measure on other data than where the search runs: children couldn't be compared.
+
+    Raises:
+        DataError: they differ.
+    """
+    if _differ(driver, worker):
+        source, there, here = _told(driver, worker)
+        raise DataError(f"{source}: a worker has {here}, where the search runs there are {there}; copy the same to all")
+
+
+def _differ(one: Contents, other: Contents) -> bool:
+    return any(one[name] != other[name] for name in one.keys() & other.keys() - _TOLD)
+
+
+def _told(one: Contents, other: Contents) -> tuple[str, str, str]:
+    """The field of the recipe, and what differs of it."""
+    first, second = (
+        ", ".join(f"{count:,} {name}" for name, count in each.items() if isinstance(count, int))
+        for each in (one, other)
+    )
+    source, order = ("benchmark.source", " or in another order") if "networks" in other else ("data.source", "")
+    return source, first, second + (f" with other values{order}" if first == second else "")
+
+
 def checked(result: Measurement | Failure) -> Measurement | Failure:
-    """A result as a journal tells it again, in Python's own numbers; an impossible accuracy is a failure."""
+    """A result as a journal tells it again, in Python's own numbers; what can't be one is a failure.
+
+    Seconds that can't be, as after a clock was set back, count as none: they cost no child.
+    """
     if isinstance(result, Failure):
         return result
-    if not 0 <= result.accuracy <= 1:
-        return Failure(f"the accuracy is {float(result.accuracy)}")
-    return Measurement(float(result.accuracy), int(result.epochs), round(float(result.seconds), 3))
+    if not isinstance(result, Measurement):
+        return Failure(f"the evaluator returned {result!r:.100}, not a Measurement")
+    try:
+        accuracy, epochs, seconds = float(result.accuracy), int(result.epochs), round(float(result.seconds), 3)
+    except (TypeError, ValueError, OverflowError) as error:
+        return Failure(f"{result} isn't in numbers: {error}")
+    if not 0 <= accuracy <= 1:
+        return Failure(f"the accuracy is {accuracy}, not in [0, 1]")
+    if epochs < 0:
+        return Failure(f"the number of epochs is {epochs}")
+    return Measurement(accuracy, epochs, seconds if 0 <= seconds < math.inf else 0.0)
 
 
 def describe(error: BaseException) -> str:

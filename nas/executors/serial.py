@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
-from nas.executors.base import Source
+from nas.executors.base import OWN, Source, Streak, measure
 from nas.ledger import Trial
 from search_space import InputError
 
@@ -13,19 +13,23 @@ class SerialExecutor:
 
     def run(self, source: Source, evaluator: Evaluator) -> None:
         """Train until the source is done (see `Executor.run`)."""
+        failures = Streak()
         while trial := source.next_trial():
-            source.finish(trial, _measured(evaluator, trial))
+            result, failed = _measured(evaluator, trial)
+            source.finish(trial, result)
+            failures.add(failed)
 
     def workers(self) -> int:
         """One (see `Executor.workers`)."""
         return 1
 
 
-def _measured(evaluator: Evaluator, trial: Trial) -> Measurement | Failure:
-    """The child's measurement, or the reason why there is none: a failed child is a result, the search goes on."""
+def _measured(evaluator: Evaluator, trial: Trial) -> tuple[Measurement | Failure, str | None]:
+    """The child's measurement, or why there is none: a failed child is a result; the reason again unless its own."""
     try:
-        return evaluator.evaluate(trial.architecture, trial.seed, lambda epoch, accuracy: None)
+        return measure(evaluator, trial.architecture, trial.seed, lambda epoch, accuracy: None), None
     except InputError:
         raise
     except Exception as error:
-        return Failure(describe(error))
+        reason = describe(error)
+        return Failure(reason), None if isinstance(error, OWN) else reason

@@ -26,30 +26,23 @@ os.environ.update(  # Tune reads these when it is imported
 )
 
 import ray
-import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.evaluators.base import Evaluator, Failure, Measurement, describe
-from nas.executors.base import Source
-from nas.journal import JournalFullError
+from nas.evaluators.base import Evaluator, Failure, Measurement, check_same, describe
+from nas.executors.base import OWN, Source, Streak, measure
+from nas.journal import JournalError, JournalFullError
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
-from nas.training import Diverged, TimeLimitExceeded
 from search_space import Architecture, InputError
 from search_space.blocks import BlockKind, added_kinds, register
 
 CONNECT_SECONDS = 5
 
-_OWN = (Diverged, TimeLimitExceeded, MemoryError, torch.OutOfMemoryError)
-"""How a training fails by itself; after anything else its process may be what is broken, or its machine."""
-
-_DIED = "the worker died, and so did every retry"
+_DIED = "the worker died or couldn't load the evaluator, and so did every retry"
 """What is known of a training that reported nothing."""
-
-_MOST_IN_A_ROW = 10
-"""Children that fail by anything else, one after the other, before the search stops rather than use up all others."""
 
 
 class TuneExecutor:
@@ -70,11 +63,14 @@ class TuneExecutor:
         """Train until the source is done (see `Executor.run`).
 
         Raises:
-            InputError: no node has what a child needs, the data can't be used, or one child after the other fails.
+            InputError: no node has what a child needs, one can't load the evaluator, the data can't be used or aren't
+                the same everywhere, or one child after the other fails.
         """
         context = self._start()
         searcher = _SourceSearcher(source)
         try:
+            if self.address is not None:
+                _check_nodes(evaluator)
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 self._tuner(searcher, evaluator, self._fits(), scratch).fit()
         finally:
@@ -96,7 +92,7 @@ class TuneExecutor:
 
     def _start(self) -> Any:
         if ray.is_initialized():
-            raise RuntimeError("Ray runs already in this process; shut it down or pass its address")
+            raise InputError("Ray runs already in this process; call ray.shutdown() first")
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a worker that died is told as a failed child
         if self.address is not None:
@@ -112,6 +108,8 @@ class TuneExecutor:
                 "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
             )
             raise InputError(f"--ray-address {self.address}: {describe(error)}{token}") from None
+        except RuntimeError as error:  # another version of Ray or Python, told in several lines
+            raise InputError(f"--ray-address {self.address}: {' '.join(str(error).split())}") from None
         except OSError as error:
             raise InputError(f"Ray can't start in TMPDIR={tempfile.gettempdir()}: {error}; set another") from None
         finally:
@@ -146,6 +144,8 @@ class TuneExecutor:
         if fits == 0:
             wanted = f"cpus_per_child {section.cpus_per_child:g}, gpus_per_child {section.gpus_per_child:g}"
             raise InputError(f"executor: {wanted}: no machine has as many for a child")
+        if section.workers and self.address is not None:
+            return section.workers  # those that find no room make an autoscaler add machines
         return min(section.workers or fits, fits)
 
     def _tuner(self, searcher: Searcher, evaluator: Evaluator, workers: int, scratch: str) -> tune.Tuner:
@@ -177,6 +177,34 @@ class TuneExecutor:
                 failure_config=tune.FailureConfig(max_failures=section.retries),
             ),
         )
+
+
+def _check_nodes(evaluator: Evaluator) -> None:
+    """Refuse a machine on which every child would fail.
+
+    Raises:
+        InputError: a node can't load the evaluator, or the blocks that a user registered; the message says why.
+    """
+    ready, load = ray.remote(num_cpus=0, max_retries=0)(_ready), ray.put((evaluator, added_kinds()))
+    asked = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"] and node["Resources"].get("CPU"):
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[ready.options(scheduling_strategy=here).remote(load)] = node["NodeManagerHostname"]
+    for answer, name in asked.items():
+        try:
+            ray.get(answer)
+        except ray.exceptions.RayTaskError as error:
+            why = str(error).strip().splitlines()[-1]
+            raise InputError(
+                f"{name} can't train: {why}; every machine needs the same modules, on PYTHONPATH"
+            ) from None
+        except ray.exceptions.RayError:
+            continue  # the node is gone; Tune gets along without it
+
+
+def _ready(load: Any) -> None:
+    """Nothing: that a worker can load its argument is all that is asked."""
 
 
 class _EarlyStopping(ASHAScheduler):
@@ -247,14 +275,16 @@ def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, 
         tune.report({"accuracy": accuracy, "epochs": epoch, "seconds": time.monotonic() - start})
 
     try:
-        result = evaluator.evaluate(Architecture.from_dict(config["architecture"]), config["seed"], report)
-        tune.report(asdict(result))
+        architecture = Architecture.from_dict(config["architecture"])
+        if config["contents"] is not None:
+            check_same(config["contents"], evaluator.contents(architecture))
+        tune.report(asdict(measure(evaluator, architecture, config["seed"], report)))
     except InputError as error:  # the data, or this machine's copy of them
         tune.report({"accuracy": 0.0, "epochs": 0, "fatal": str(error)})
         raise
     except Exception as error:
         tune.report({"accuracy": 0.0, "epochs": 0, "failure": describe(error)})
-        if not isinstance(error, _OWN):
+        if not isinstance(error, OWN):
             raise
 
 
@@ -262,8 +292,9 @@ class _SourceSearcher(Searcher):
     """Connects Tune's callbacks to the source, and ends a search that can't go on.
 
     Attributes:
-        error: what must end the search, kept because Tune wraps what its callbacks raise. On a full disk what is
-            being trained comes to its end first, for the journal has some room left (see `Journal`).
+        error: what must end the search, kept because Tune wraps what its callbacks raise. What is being trained comes
+            to its end first where that can be kept: also on a full disk, for the journal has some room left (see
+            `Journal`).
     """
 
     def __init__(self, source: Source) -> None:
@@ -272,7 +303,7 @@ class _SourceSearcher(Searcher):
         self._source = source
         self._trials: dict[str, Trial] = {}
         self._unfinished: dict[str, dict[str, Any]] = {}
-        self._in_a_row = 0
+        self._failures = Streak()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes a copy of its parts to disk, but after a crash the journal is the truth."""
@@ -290,7 +321,8 @@ class _SourceSearcher(Searcher):
         if trial is None:
             return Searcher.FINISHED if self._source.done else None
         self._trials[trial_id] = trial
-        return {"architecture": trial.architecture.to_dict(), "seed": trial.seed, "whole": trial.whole}
+        architecture, contents = trial.architecture.to_dict(), self._source.contents
+        return {"architecture": architecture, "seed": trial.seed, "whole": trial.whole, "contents": contents}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep why a try failed: Tune tells no more than that the last one did."""
@@ -300,27 +332,29 @@ class _SourceSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Bring a trial's last report to the source; too many errors in a row end the search."""
         trial, unfinished = self._trials.pop(trial_id, None), self._unfinished.pop(trial_id, {"failure": _DIED})
-        if trial is None or not isinstance(self.error, JournalFullError | None):
+        if trial is None or not (self.error is None or _lets_finish(self.error)):
             return
         try:
             self._source.finish(trial, _result(unfinished if error or result is None else result))
-            self._in_a_row = self._in_a_row + 1 if error else 0
-            if self._in_a_row == _MOST_IN_A_ROW:
-                raise InputError(
-                    f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {unfinished['failure']}; "
-                    "a machine or a setting may be to blame: fix it and resume; every result is kept"
-                )
-        except JournalFullError as problem:
-            self.error = problem
+            self._failures.add(unfinished["failure"] if error else None)
         except Exception as problem:
-            self.error = problem
-            raise
+            if not _lets_finish(problem):
+                self.error = problem
+                raise
+            self.error = self.error or problem
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing, as above."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, as above."""
+
+
+def _lets_finish(problem: Exception) -> bool:
+    """Whether what is being trained can still be kept."""
+    if isinstance(problem, JournalError):
+        return isinstance(problem, JournalFullError)
+    return isinstance(problem, InputError)
 
 
 def _result(result: dict[str, Any]) -> Measurement | Failure:

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
 import controllers
 from controllers.random import RandomSearch
 from nas.evaluators import Failure, Measurement
-from nas.executors import make_executor, tune
-from nas.journal import Journal
+from nas.executors import base, make_executor
+from nas.journal import Journal, parse
+from nas.ledger import Ledger
 from nas.recipe import Recipe
 from nas.study import Study
 from nas.training import Diverged
@@ -37,6 +39,8 @@ class Scripted:
         child = architecture.name.rpartition("-")[2] == "2"
         if self.problem == "raises" and child:
             raise ValueError("too wide\nfor this world")
+        if self.problem == "raises" and architecture.name.endswith("-4"):
+            return 0.5
         if self.problem == "data":
             raise DataError("data.source: gone")
         if self.problem == "dies" and child:
@@ -83,7 +87,8 @@ def test_every_child_is_measured_with_its_own_seed(run, executor):
 def test_a_failing_child_is_recorded_and_the_search_goes_on(run, executor):
     ledger = run(executor, Scripted("raises"))
     assert ledger.children[2].result == Failure("ValueError: too wide")
-    assert [child.trial.number for child in ledger.failed()] == [2]
+    assert ledger.children[4].result == Failure("ValueError: the evaluator returned 0.5, not a Measurement")
+    assert [child.trial.number for child in ledger.failed()] == [2, 4]
     assert len(ledger.finished()) == CHILDREN
 
 
@@ -134,10 +139,10 @@ class Broken:
         raise Diverged("nowhere") if architecture.name.endswith("-1") else RuntimeError("no kernel image")
 
 
-def test_a_search_stops_where_one_child_after_the_other_fails_and_resume_goes_on(run, monkeypatch):
-    monkeypatch.setattr(tune, "_MOST_IN_A_ROW", 2)
+def test_a_search_stops_where_one_child_after_the_other_fails_and_resume_goes_on(run, executor, monkeypatch):
+    monkeypatch.setattr(base, "_MOST_IN_A_ROW", 2)
     with pytest.raises(InputError, match="2 trainings failed one after the other, the last by RuntimeError: no kernel"):
-        run("tune", Broken(), "executor.retries=0", "executor.workers=1")
+        run(executor, Broken(), "executor.retries=0", "executor.workers=1")
     ledger = run("serial", Scripted(), "executor.retries=0", "executor.workers=1")
     assert [child.trial.number for child in ledger.failed()] == [1, 2, 3]
     assert len(ledger.measured()) == 3
@@ -249,19 +254,97 @@ def test_an_address_where_no_cluster_answers_is_refused(tmp_path, address, why):
         make_executor(recipe, address).run(Study(recipe, journal), Scripted())
 
 
-def test_a_running_cluster_trains_and_is_left_running(tmp_path):
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
-    try:
-        recipe = Recipe.load("digits", [f"children={CHILDREN}", "controller.name=random"])
-        executor = make_executor(recipe, cluster.address)
-        assert executor.workers() == 3
-        with Journal(tmp_path / "journal.jsonl") as journal:
-            study = Study(recipe, journal)
-            executor.run(study, Scripted())
-        assert len(study.ledger.best()) == CHILDREN
-        assert executor.workers() == 3
-    finally:
-        cluster.shutdown()
+@pytest.fixture(scope="module")
+def cluster():
+    running = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    yield running
+    running.shutdown()
+
+
+def test_a_running_cluster_trains_and_is_left_running(tmp_path, cluster):
+    recipe = Recipe.load("digits", [f"children={CHILDREN}", "controller.name=random"])
+    executor = make_executor(recipe, cluster.address)
+    assert executor.workers() == 3
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        study = Study(recipe, journal)
+        executor.run(study, Scripted())
+    assert len(study.ledger.best()) == CHILDREN
+    assert executor.workers() == 3
+
+
+def test_more_workers_than_a_cluster_has_room_for_wait_for_its_next_machine(tmp_path, cluster):
+    recipe = Recipe.load("digits", ["children=4", "controller.name=random", "executor.workers=5"])
+    executor = make_executor(recipe, cluster.address)
+    assert executor.workers() == 5
+    handed_out = []
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        study = Study(recipe, journal, lambda study: handed_out.append(len(study.ledger.running())))
+        executor.run(study, Scripted())
+    assert len(study.ledger.best()) == 4
+    assert max(handed_out) == 5
+
+
+def test_a_machine_that_lacks_a_module_is_named_before_any_child_is_lost(tmp_path, cluster, monkeypatch):
+    (tmp_path / "my_evaluator.py").write_text("class Mine:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from my_evaluator import Mine
+
+    recipe = Recipe.load("digits")
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        study = Study(recipe, journal)
+        with pytest.raises(InputError, match="can't train: ModuleNotFoundError: No module named 'my_evaluator'"):
+            make_executor(recipe, cluster.address).run(study, Mine())
+    assert not study.ledger.finished()
+    assert study.ledger.baseline.result is None
+
+
+def test_another_version_of_ray_is_told_in_one_line(tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(ray, "__version__", "1.0.0")
+    with pytest.raises(InputError, match=r"Version mismatch: .*Ray: 1\.0\.0") as error:
+        make_executor(Recipe.load("digits"), cluster.address).workers()
+    assert "\n" not in str(error.value)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Has fewer images in every process but one."""
+
+    complete: int
+
+    def contents(self, architecture):
+        return {"images": 600 if os.getpid() == self.complete else 200, "classes": 10, "guess": 0.1}
+
+    def evaluate(self, architecture, seed, report):
+        return Measurement(0.5, 1, 0.0)
+
+
+def test_a_worker_with_other_data_than_the_search_is_refused(tmp_path, cluster):
+    recipe, evaluator = Recipe.load("digits", ["executor.retries=0"]), Copied(os.getpid())
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        study = Study(recipe, journal, contents=evaluator.contents(recipe.load_baseline()))
+        there = "a worker has 200 images, 10 classes, where the search runs there are 600 images, 10 classes"
+        with pytest.raises(InputError, match=f"data.source: {there}"):
+            make_executor(recipe, cluster.address).run(study, evaluator)
+    assert study.ledger.baseline.result is None
+
+
+@dataclass(frozen=True)
+class HalfGone:
+    """The data are gone where the second child trains, while the others train on."""
+
+    def evaluate(self, architecture, seed, report):
+        if architecture.name.endswith("-2"):
+            raise DataError("data.source: gone")
+        time.sleep(1)
+        return Measurement(0.5, 1, 0.0)
+
+
+def test_what_is_being_trained_is_kept_where_data_are_gone_elsewhere(run, tmp_path):
+    with pytest.raises(InputError, match=r"data\.source: gone"):
+        run("tune", HalfGone(), "executor.workers=2", "executor.retries=0")
+    ledger = Ledger.of(parse(tmp_path / "journal.jsonl")[0])
+    assert [child.trial.number for child in ledger.measured()] == [1, 3]
+    assert len(ledger.children) == 4
 
 
 def test_as_many_workers_as_are_asked_for_or_fit():

@@ -368,7 +368,8 @@ def test_a_failed_child_is_written_with_its_reason_and_the_search_goes_on(recipe
     assert set(failed) == {n for n, child in study.ledger.children.items() if int(child.trial.key, 16) % 5 < 2}
     for number, reason in failed.items():
         key = study.ledger.children[number].trial.key
-        assert reason == ("the accuracy is nan" if int(key, 16) % 5 else f"RuntimeError: no accuracy of {key}")
+        nan = "ValueError: the accuracy is nan, not in [0, 1]"
+        assert reason == (nan if int(key, 16) % 5 else f"RuntimeError: no accuracy of {key}")
 
 
 @pytest.mark.parametrize("accuracy", [float("nan"), float("inf"), -0.01, 1.01, 93.5])
@@ -376,8 +377,42 @@ def test_an_impossible_accuracy_is_a_failure(accuracy, recipe, files):
     with Journal(files / "j") as journal:
         study = Study(recipe(), journal)
         study.finish(study.next_trial(), Measurement(accuracy, 1, 1.0))
-    assert study.ledger.baseline.result == Failure(f"the accuracy is {accuracy}")
+    assert study.ledger.baseline.result == Failure(f"the accuracy is {accuracy}, not in [0, 1]")
     assert study.ledger.baseline.reward is None
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (0.7, "the evaluator returned 0.7, not a Measurement"),
+        (None, "the evaluator returned None, not a Measurement"),
+        (Measurement(0.5, -1, 1.0), "the number of epochs is -1"),
+        (Measurement(0.5, None, 1.0), "Measurement(accuracy=0.5, epochs=None, seconds=1.0) isn't in numbers: "),
+    ],
+)
+def test_what_is_no_measurement_is_a_failure(result, reason, recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal)
+        study.finish(study.next_trial(), result)
+    assert study.ledger.baseline.result.reason.startswith(reason)
+    assert Ledger.of(parse(files / "j")[0]).baseline.result == study.ledger.baseline.result
+
+
+@pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf")])
+def test_a_clock_that_was_set_back_costs_no_child(seconds, recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal)
+        study.finish(study.next_trial(), Measurement(0.5, 1, seconds))
+    assert Ledger.of(parse(files / "j")[0]).baseline.result == Measurement(0.5, 1, 0.0)
+
+
+@pytest.mark.parametrize("cost", [0, -1.0, float("nan"), float("inf")])
+def test_a_cost_that_cannot_be_is_refused_before_it_is_written(cost, recipe, files):
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal, cost=lambda architecture: cost)
+        with pytest.raises(InputError, match="cost: unnamed costs"):
+            study.finish(study.next_trial(), Measurement(0.5, 1, 1.0))
+    assert not events(files / "j", "completed")
 
 
 def test_numpys_numbers_are_numbers(recipe, files):
