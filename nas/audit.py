@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nas.costs import cost_function
 from nas.evaluators import ProxyEvaluator
-from nas.evaluators.base import Failure, Measurement
+from nas.evaluators.base import Contents, Failure, Measurement
 from nas.executors import make_executor
 from nas.folder import RESULTS
 from nas.journal import Journal, parse
@@ -87,6 +87,7 @@ class Audit:
     """What an audit found.
 
     Attributes:
+        contents: of the images.
         networks: by FLOPs, those with a failed training left out.
         failures: why networks were left out, a line each.
         proxy_epochs: of a child.
@@ -102,6 +103,7 @@ class Audit:
     """
 
     recipe: str
+    contents: Contents
     networks: tuple[Network, ...]
     failures: tuple[str, ...]
     proxy_epochs: int
@@ -147,7 +149,7 @@ def audit(
     settings = _settings(recipe, networks, epochs, workers)
     check(recipe)
     baseline = recipe.load_baseline()
-    images = ProxyEvaluator.of(recipe).images(baseline).images.nbytes
+    data = ProxyEvaluator.of(recipe).images(baseline)
     journal_bytes = _journal_bytes(recipe)
     chosen = [baseline, *spread_out(recipe.load_space(), baseline, networks - 1, recipe.seed)]
     folder = out or RESULTS / f"{recipe.name}-audit"
@@ -163,8 +165,8 @@ def audit(
             results[trial.number % len(chosen)].append(found[trial.number])
         _check_enough(chosen, results)
     seconds = [r.seconds for own in results for r in own[:-1] if isinstance(r, Measurement)]
-    forecast = _forecast(recipe, at_a_time, float(np.mean(seconds)), journal_bytes, images)
-    summary = _summary(recipe, chosen, results, settings["reference"][0], forecast)
+    forecast = _forecast(recipe, at_a_time, float(np.mean(seconds)), journal_bytes, data.images.nbytes)
+    summary = _summary(recipe, data.contents, chosen, results, settings["reference"][0], forecast)
     write_file(folder / AUDIT, json.dumps(asdict(summary), indent=2) + "\n")
     return folder, summary
 
@@ -272,6 +274,7 @@ def _failures(chosen: Sequence[Architecture], results: Sequence[Sequence[Measure
 
 def _summary(
     recipe: Recipe,
+    contents: Contents,
     chosen: Sequence[Architecture],
     results: Sequence[Sequence[Measurement | Failure]],
     reference: Recipe,
@@ -281,6 +284,7 @@ def _summary(
 
     Args:
         recipe: of the search.
+        contents: of its images.
         chosen: the networks.
         results: of each network, the reference's last.
         reference: the recipe of the reference.
@@ -301,6 +305,7 @@ def _summary(
     spread = max(0.0, float(proxy.mean(axis=0).var(ddof=1)) - noise / len(proxy))
     return Audit(
         recipe=recipe.name,
+        contents=contents,
         networks=tuple(
             Network(chosen[i].name, cost.flops(chosen[i]), tuple(measured[i][:-1]), measured[i][-1]) for i in whole
         ),

@@ -33,9 +33,10 @@ def audit_words(found: Audit) -> str:
         f"{len(found.networks)} networks, proxy {plural(found.proxy_epochs, 'epoch')}, reference "
         f"{plural(found.reference_epochs, 'epoch')}",
         *(_agreement(found) if differ else [_ALIKE]),
-        f"forecast for {forecast.children} children, {forecast.workers} at a time: {_time(forecast.hours)} "
-        f"({forecast.child_seconds:.1f} s each, {forecast.children / forecast.hours:,.0f} an hour), journal "
-        f"{_bytes(forecast.journal_bytes)}, packed images {_bytes(forecast.image_bytes)} on every host",
+        f"forecast for {forecast.children - 1} children and the baseline, {forecast.workers} at a time: "
+        f"{_time(forecast.hours)} ({forecast.child_seconds:.1f} s each, "
+        f"{forecast.children / forecast.hours:,.0f} an hour), journal {_bytes(forecast.journal_bytes)}, "
+        f"packed images {_bytes(forecast.image_bytes)} on every host",
         *(_advice(found) if differ else []),
     ]
     return "\n".join(lines)

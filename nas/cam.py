@@ -208,10 +208,10 @@ def _kept(path: Path, network: Architecture, recipe: Recipe, data: ImageData) ->
     except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
         raise InputError(f"{path}: damaged; move it away to train this network again") from None
     began = Recipe.parse({**recipe.model_dump(), **settings}, str(path)).with_source_of(recipe)
+    check_unchanged(found.get("contents"), data.contents)  # first: other classes are another network
     changed = began.differs(recipe) or (None if key == network.key() else "the network")
     if changed:
         raise InputError(f"{path}: {changed} changed since it was trained; undo it, or choose another -o")
-    check_unchanged(found.get("contents"), data.contents)
     return found
 
 

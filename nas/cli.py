@@ -176,8 +176,13 @@ def audit(
     folder, found = live.train_list(
         lambda watch: audit.audit(chosen, networks, epochs, out, workers, ray_address, watch)
     )
-    words = filter(None, [audit_tables.audit_words(found), console.blind_words(chosen, chosen.load_space())])
-    console.show(audit_tables.audit_table(found), "", *words, f"written to {folder / audit.AUDIT}")
+    words = (
+        audit_tables.audit_words(found),
+        console.images_words(chosen, found.contents),
+        console.classes_words(chosen, chosen.load_baseline(), found.contents),
+        console.blind_words(chosen, chosen.load_space()),
+    )
+    console.show(audit_tables.audit_table(found), "", *filter(None, words), f"written to {folder / audit.AUDIT}")
 
 
 @app.command()
@@ -313,7 +318,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     if flops is None and memory is None:
         members, words = scaler.family(find_architecture(arch), family.phis(phi, scaler)), []
     else:
-        in_bytes = memory.removesuffix("B") if memory else None  # 500MB as well as 500M
+        in_bytes = memory.removesuffix("B").removesuffix("b") if memory else None  # 500MB as well as 500M
         wish = Wish(parse_amount("--flops", flops), parse_amount("--memory", in_bytes), memory_of)
         member = family.fit(find_architecture(arch), scaler, wish, phi)
         members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]

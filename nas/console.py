@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.blind import unseen
-from nas.evaluators.base import Failure, Measurement
+from nas.evaluators.base import Contents, Failure, Measurement
 from nas.ledger import Child, Ledger
 from nas.objective import BAND
 from nas.quantities import format_quantity, plural
 from nas.recipe import Recipe
 from nas.tables import plain
 from nas.verdict import recorded_verdict
-from search_space import SearchSpace, cost
+from search_space import Architecture, SearchSpace, cost
 
 _UNITS = {"flops": "FLOPs", "params": "params", "latency": "ms", "throughput": "images/s"}
 _STEADY = 5  # trainings of a network, whose mean few others can beat by luck
@@ -96,18 +96,20 @@ def best(ledger: Ledger, winner: Child) -> str:
     return f"best      {_summary(ledger, winner)}  ({winner.trial.architecture.name}{_rank(ledger)})"
 
 
-def images_words(ledger: Ledger) -> str:
-    """How many images were found; empty where there are none."""
-    contents, data = ledger.contents, ledger.recipe.data
-    if contents is None or data is None:
+def images_words(recipe: Recipe, contents: Contents | None) -> str:
+    """How many images were found, and which files are none; empty where there are none."""
+    if contents is None or recipe.data is None:
         return ""
-    return f"{contents['images']:,} images of {contents['classes']:,} classes in {data.source}"
+    words = f"{contents['images']:,} images of {contents['classes']:,} classes in {recipe.data.source}"
+    if others := contents.get("left_out"):
+        words += f"; left out: {plural(sum(others.values()), 'file')} of other kinds ({', '.join(sorted(others))})"
+    return words
 
 
-def classes_words(ledger: Ledger) -> str:
+def classes_words(recipe: Recipe, baseline: Architecture, contents: Contents | None) -> str:
     """That the deployed network has other classes than the images, which nobody said; empty otherwise."""
-    counted, there = ledger.baseline.trial.architecture.num_classes, (ledger.contents or {}).get("classes")
-    if there in (None, counted) or ledger.recipe.deployment.num_classes is not None:
+    counted, there = baseline.num_classes, (contents or {}).get("classes")
+    if there in (None, counted) or recipe.deployment.num_classes is not None:
         return ""
     return (
         f"the deployed network has {counted:,} classes, which costs count, and the images have {there}: "
@@ -154,13 +156,14 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
     if _noiseless(ledger):
         return "It was looked up without noise, so none of this is luck"
     did = "looked up" if ledger.recipe.benchmark else "trained"
-    times = len(winner.accuracies)
+    times, baselines = len(winner.accuracies), len(ledger.baseline.accuracies)
+    theirs = "one alone" if baselines == 1 else f"the mean of {baselines}"
     if gain <= 0:
         advice = "more children, or less noise, may find one that beats it"
     elif times < _STEADY:
-        advice = "the best of many results is partly the luckiest, and the baseline's is one alone: expect less of it"
+        advice = f"the best of many results is partly the luckiest, and the baseline's is {theirs}: expect less of it"
     else:
-        advice = "their mean counts, in which little is luck; the baseline's is one alone"
+        advice = f"their mean counts, in which little is luck; the baseline's is {theirs}"
     return f"It was {did} {'once' if times == 1 else f'{times} times'}; {advice}"
 
 

@@ -8,9 +8,10 @@ import os
 import shutil
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from errno import ENOSPC
 from functools import cached_property, partial
 from itertools import islice
@@ -31,7 +32,21 @@ Pixels = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
 DEFAULT_HOLDOUT = 0.2
-EXTENSIONS = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+EXTENSIONS = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 PACK_FORMAT = "1"  # change it whenever the same source would pack to other bytes
 CHUNK = 256  # images decoded between two writes
 STATS_SAMPLE = 4096
@@ -58,6 +73,7 @@ class ImageData:
         val: Rows of the reward images, disjoint from `train`.
         classes: Class names, by index.
         digest: Of the source's files, wherever they lie.
+        left_out: Files of a folder that are of no kind of image known here, by extension.
     """
 
     images: Pixels
@@ -66,6 +82,7 @@ class ImageData:
     val: Rows
     classes: tuple[str, ...]
     digest: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def resolution(self) -> int:
@@ -76,7 +93,8 @@ class ImageData:
     def contents(self) -> dict[str, Any]:
         """What tells whether these are the images of another time (see `nas.evaluators.base.Contents`)."""
         guess = round(int(np.bincount(self.labels[self.val]).max()) / len(self.val), 4)
-        return {"images": len(self.labels), "classes": len(self.classes), "guess": guess, "files": self.digest}
+        found = {"images": len(self.labels), "classes": len(self.classes), "guess": guess, "files": self.digest}
+        return found | ({"left_out": dict(self.left_out)} if self.left_out else {})
 
     @cached_property
     def mean_std(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -103,6 +121,7 @@ class _Source:
         fingerprint: Changes with the content, and with the place and the times of a folder's files.
         digest: Changes with the content alone: of a folder the files' names and sizes.
         images: Paths or pixels.
+        left_out: See `ImageData.left_out`.
     """
 
     name: str
@@ -112,6 +131,7 @@ class _Source:
     fingerprint: str
     digest: str
     images: Callable[[], Iterable[str | Pixels]]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def load(data: Data, resolution: int, seed: int) -> ImageData:
@@ -129,7 +149,7 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
     train, val = _split(source, data.holdout, np.random.default_rng(seed))
     labels = source.train_labels if source.val_labels is None else np.append(source.train_labels, source.val_labels)
     images = _mapped(source, (len(labels), resolution, resolution, 3))
-    return ImageData(images, labels, train, val, source.classes, source.digest)
+    return ImageData(images, labels, train, val, source.classes, source.digest, source.left_out)
 
 
 def cache_dir() -> Path:
@@ -178,7 +198,9 @@ def _folder(root: Path, holdout: str | float | None) -> _Source:
         raise DataError(f"data.holdout: {root} has no val/ folder")
     here = hashlib.sha256(os.fsencode(root.resolve()))  # unpacked archives may share names, sizes and times
     anywhere = hashlib.sha256()
-    splits = {split: _scan(root / split, here, anywhere) for split in (("train", "val") if with_val else ("train",))}
+    left_out: Counter[str] = Counter()
+    names = ("train", "val") if with_val else ("train",)
+    splits = {split: _scan(root / split, here, anywhere, left_out) for split in names}
     classes = tuple(splits["train"])
     if with_val and tuple(splits["val"]) != classes:
         odd = ", ".join(sorted(set(classes) ^ set(splits["val"]))[:3])
@@ -189,15 +211,23 @@ def _folder(root: Path, holdout: str | float | None) -> _Source:
 
     files = [file for split in splits.values() for found in split.values() for file in found]
     val = labels("val") if with_val else None
-    return _Source(str(root), classes, labels("train"), val, here.hexdigest(), anywhere.hexdigest(), lambda: files)
+    digests = here.hexdigest(), anywhere.hexdigest()
+    return _Source(str(root), classes, labels("train"), val, *digests, lambda: files, left_out)
 
 
-def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash) -> dict[str, list[str]]:
-    """List the image files below each class folder, sorted, and add names and sizes to both digests, times to one."""
+def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash, left_out: Counter[str]) -> dict[str, list[str]]:
+    """List the image files below each class folder, sorted, and count the other files by extension.
+
+    Names and sizes of the images are added to both digests, times to one.
+    """
     found: dict[str, list[str]] = {}
     try:
         for name in sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != "."):
-            for entry in sorted(_images(folder / name), key=lambda e: e.path):
+            others: Counter[str] = Counter()
+            for entry in sorted(_files(folder / name), key=lambda e: e.path):
+                if not entry.name.lower().endswith(EXTENSIONS):
+                    others[Path(entry.name).suffix.lower() or "no extension"] += 1
+                    continue
                 stat = entry.stat()
                 within = entry.path.removeprefix(f"{folder / name}/")
                 line = os.fsencode(f"{folder.name}/{name}/{within}\0{stat.st_size}")
@@ -205,7 +235,9 @@ def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash) -> dict[st
                 anywhere.update(line + b"\n")
                 found.setdefault(name, []).append(entry.path)
             if name not in found:
-                raise DataError(f"{folder / name}: no images in this class folder")
+                only = f", only files of other kinds ({', '.join(sorted(others))})" if others else ""
+                raise DataError(f"{folder / name}: no images in this class folder{only}")
+            left_out.update(others)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: {error.strerror}") from error
     if not found:
@@ -213,14 +245,14 @@ def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash) -> dict[st
     return found
 
 
-def _images(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """The image files of a folder and of those in it, in no order, without what is hidden."""
+def _files(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """The files of a folder and of those in it, in no order, without what is hidden."""
     for entry in os.scandir(folder):
         if entry.name[0] == ".":
             continue
         if entry.is_dir():
-            yield from _images(entry.path)
-        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or not os.path.exists(entry.path)):
+            yield from _files(entry.path)
+        elif entry.is_file() or not os.path.exists(entry.path):
             yield entry  # a broken link too: who reads it reports the error
 
 

@@ -65,9 +65,14 @@ def run_search(
         if not seen:
             seen.append(folder)
             say(f"searching in {folder.path}")
-            ledger = study.ledger
-            told = [words(ledger) for words in (console.images_words, console.classes_words, console.latency_words)]
-            for words in filter(None, [*told, console.blind_words(ledger.recipe, ledger.space)]):
+            ledger, recipe = study.ledger, study.ledger.recipe
+            told = (
+                console.images_words(recipe, ledger.contents),
+                console.classes_words(recipe, ledger.baseline.trial.architecture, ledger.contents),
+                console.latency_words(ledger),
+                console.blind_words(recipe, ledger.space),
+            )
+            for words in filter(None, told):
                 say(words)
             if study.torn:
                 say("a crash cut off the journal's last line; it is dropped, nothing else is lost")

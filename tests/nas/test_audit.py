@@ -148,7 +148,7 @@ def trainings(small_recipe):
 
 def test_a_network_with_a_failed_training_is_left_out(trainings):
     recipe, chosen, results = trainings(failed=1)
-    found = _summary(recipe, chosen, results, recipe, _forecast(recipe, 1, 1.0, 0, 0))
+    found = _summary(recipe, {}, chosen, results, recipe, _forecast(recipe, 1, 1.0, 0, 0))
     assert [network.name for network in found.networks] == [network.name for network in chosen if network != chosen[3]]
     assert found.failures == (f"{chosen[3].name}: out of memory",)
     assert (found.tau_single.value, found.noise_share) == (pytest.approx(1), 0)

@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 
 import nas.data
 from nas.data import ImageData, load
+from nas.evaluators.base import check_unchanged
 from nas.recipe import Data
 from search_space.errors import DataError
 
@@ -149,6 +150,15 @@ def test_hidden_files_and_files_that_are_no_images_are_ignored(tree):
     add_images(tree / "train" / "ant" / ".ipynb_checkpoints", 1)
     (tree / "train" / "readme.png").write_bytes(b"beside the class folders")
     assert per_class(read(tree), read(tree).train) == [20, 10, 10]
+    assert read(tree).left_out == {".db": 1, ".txt": 1}
+
+
+def test_files_of_kinds_that_cannot_be_read_are_counted_and_are_no_other_images(tree):
+    before = read(tree).contents
+    (tree / "train" / "bee" / "0000.HEIC").write_bytes(b"a photograph")
+    now = read(tree).contents
+    assert now == before | {"left_out": {".heic": 1}}
+    check_unchanged(before | {"left_out": {".gif": 2}}, now)
 
 
 def test_images_in_folders_of_a_class_folder_belong_to_the_class(tree):
@@ -480,6 +490,10 @@ def damage(folder: Path) -> None:
         (lambda root: [shutil.rmtree(root / "train" / c) for c in ("ant", "bee", "cat")], "train: no class folders"),
         (lambda root: [f.unlink() for f in (root / "train" / "bee").iterdir()], "train/bee: no images"),
         (lambda root: [shutil.rmtree(root / s / c) for s in ("train", "val") for c in ("ant", "cat")], "one class"),
+        (
+            lambda root: [f.rename(f.with_suffix(".heic")) for f in (root / "train" / "bee").iterdir()],
+            r"train/bee: no images in this class folder, only files of other kinds \(\.heic\)$",
+        ),
         (lambda root: shutil.rmtree(root / "val" / "bee"), r"classes of val/ differ .*\(bee\)"),
         (
             lambda root: damage(root / "train" / "bee"),

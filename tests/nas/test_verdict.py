@@ -348,6 +348,8 @@ def test_a_winner_of_many_trainings_is_not_called_lucky(searched):
     assert console.verdict(ledger).endswith(
         "It was trained 6 times; their mean counts, in which little is luck; the baseline's is one alone."
     )
+    ledger.baseline.again.append(ledger.baseline)
+    assert console.verdict(ledger).endswith("the baseline's is the mean of 2.")
 
 
 def test_the_ranking_shows_what_is_handed_over_wherever_it_ranks(searched):
