@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -116,16 +116,24 @@ def fit(architecture: Architecture, scaler: Scaler, wish: Wish, phi: str | None)
     return scaler.fit(architecture, wish.flops, wish.memory, wish.memory_of)
 
 
-def write(members: Sequence[Member], folder: Path) -> list[Path]:
+def write(members: Sequence[Member], folder: Path, earlier: Collection[str] = ()) -> list[Path]:
     """One YAML file for each member, checked by loading it back; writing the same family again changes nothing.
 
+    Args:
+        members: to write.
+        folder: to write into.
+        earlier: names of the members of an earlier family there, whose place this one takes.
+
     Raises:
-        InputError: the folder holds anything else.
+        InputError: the folder holds anything else; it stays as it is.
     """
     texts = {f"{member.architecture.name}.yaml": member.architecture.to_yaml() for member in members}
+    old = {folder / f"{name}.yaml" for name in earlier}
     if folder.exists() and not folder.is_dir():
         raise InputError(f"-o {folder}: exists and is not a folder; choose another name")
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for path in sorted({*folder.iterdir()} - old) if folder.is_dir() else []:
         if path.name not in texts or not path.is_file() or path.read_bytes() != texts[path.name].encode():
             raise InputError(f"-o {folder}: exists and holds something else ({path.name}); choose another name")
+    for path in old:
+        path.unlink(missing_ok=True)
     return [path for member in members for path in export(member.architecture, ["yaml"], folder)]

@@ -9,6 +9,7 @@ FLOPs: what growing gained per doubling of the FLOPs, on average of all candidat
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -134,13 +135,18 @@ class Grid:
         both = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
         if not both:
             return None
-        differences = [ours.estimate - theirs.estimate for ours, theirs in both]
         at_equal = [
-            difference.value - self.gain * math.log2(ours.growth / theirs.growth)
-            for difference, (ours, theirs) in zip(differences, both, strict=True)
+            ours.estimate.value - theirs.estimate.value - self.gain * math.log2(ours.growth / theirs.growth)
+            for ours, theirs in both
         ]
-        error = math.hypot(*(difference.error for difference in differences)) / len(both)
-        return Estimate(sum(at_equal) / len(both), error, differences[0].df)
+        weights: Counter[str] = Counter()  # of networks, for whole layers and pixels may make two points the same one
+        errors: dict[str, float] = {}
+        for pair in both:
+            for point, sign in zip(pair, (1, -1), strict=True):
+                weights[point.network.key()] += sign
+                errors[point.network.key()] = point.estimate.error
+        error = math.hypot(*(weight * errors[key] for key, weight in weights.items())) / len(both)
+        return Estimate(sum(at_equal) / len(both), error, both[0][0].estimate.df)
 
 
 def search(plan: Plan, folder: Path, ray_address: str | None = None, watch: Watch = lambda trials: None) -> Grid:

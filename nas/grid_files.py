@@ -26,10 +26,8 @@ def write(found: Grid, folder: Path) -> list[str]:
     """
     family = found.family()
     figures = _figures(found, family)
-    for name in _earlier_family(folder / FIGURES):
-        (folder / FAMILY / f"{name}.yaml").unlink(missing_ok=True)
+    write_family(family, folder / FAMILY, _earlier_family(folder / FIGURES))
     (folder / PLOT).unlink(missing_ok=True)
-    write_family(family, folder / FAMILY)
     write_file(folder / FIGURES, json.dumps(figures, indent=1, allow_nan=False) + "\n")
     if found.points:
         from nas.grid_plot import write_plot

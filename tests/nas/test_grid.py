@@ -19,10 +19,12 @@ import numpy as np
 import pytest
 
 from nas import cli, grid_plan
+from nas.grid import Grid, Point
 from nas.journal import parse
 from nas.recipe import Recipe
 from nas.scaling import PAPER, Coefficients, Rounding
-from search_space import Architecture, InputError, cost
+from nas.statistics import Estimate
+from search_space import Architecture, InputError, cost, load_architecture
 
 NAS = [sys.executable, "-m", "nas.cli"]
 SMALL = ("--set", "scale={step: 0.2, leaders: 2, seeds: 2, phi: [0, 1, 2]}")
@@ -264,6 +266,29 @@ def test_figures_of_an_earlier_call_do_not_stay_behind(again, nas, refused):
     assert not (again / "grid.html").exists()
     (again / "grid.json").write_text("{")
     assert "grid.json: damaged; move it away" in refused(*COMPARED)
+
+
+def test_where_the_family_cannot_be_written_the_earlier_one_stays(again, refused):
+    (again / "family" / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in (again / "family").iterdir()}
+    assert "out/family: exists and holds something else (notes.txt)" in refused(*COMPARED)
+    assert {path.name: path.read_bytes() for path in (again / "family").iterdir()} == before
+
+
+def test_a_network_that_is_two_points_of_the_comparison_counts_its_luck_once():
+    base = load_architecture("efficientnet-b0")
+    small, large, wide = (base.with_(resolution=size) for size in (200, 240, 260))
+
+    def point(dimension, wish, network):
+        return Point(dimension, wish, wish, network, (0.5,), Estimate(0.5, 0.01, 8))
+
+    def error(*points):
+        return Grid(None, None, 0.0, (), (), 0.0, points, ()).advantage("width").error
+
+    ours = (point("compound", 1.5, small), point("compound", 2, large))
+    assert error(*ours, point("width", 1.5, base), point("width", 2, wide)) == pytest.approx(0.01)
+    assert error(*ours, point("width", 1.5, small), point("width", 2, wide)) == pytest.approx(0.01 / math.sqrt(2))
+    assert error(*ours, point("width", 1.5, wide), point("width", 2, wide)) == pytest.approx(0.01 * math.sqrt(6) / 2)
 
 
 def test_another_network_over_the_same_folder_is_refused(again, refused):
