@@ -56,12 +56,9 @@ class Residual(nn.Module):
 
     def __init__(self, block: Block, drop_path: float) -> None:
         super().__init__()
-        self.main = _sequence(block.main)
+        self.main = _branch(block.main)
         self.drop_path = DropPath(drop_path)
-        self.shortcut = _sequence(block.shortcut or ())
-        for first in (*list(self.main)[:1], *list(self.shortcut)[:1]):
-            if isinstance(first, (nn.ReLU, nn.Hardtanh, nn.SiLU, nn.Hardswish)):
-                first.inplace = False  # both branches read the same input
+        self.shortcut = _branch(block.shortcut or ())
         self.post = _sequence(block.post)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +86,7 @@ class Network(nn.Module):
             modules: list[nn.Module] = []
             for block in part.blocks:
                 if block.shortcut is None:
-                    modules.append(_sequence(block.main + block.post))
+                    modules.append(_branch(block.main + block.post))
                 else:
                     modules.append(Residual(block, architecture.drop_path * index / blocks))
                 index += part.name not in ("stem", "head")
@@ -109,6 +106,15 @@ def build(architecture: Architecture) -> Network:
 
 def _sequence(primitives: Iterable[layers.Layer]) -> nn.Sequential:
     return nn.Sequential(*(_module(layer) for layer in primitives))
+
+
+def _branch(primitives: Iterable[layers.Layer]) -> nn.Sequential:
+    """A sequence that doesn't overwrite its input, which another branch or the backward pass may need."""
+    sequence = _sequence(primitives)
+    for first in list(sequence)[:1]:
+        if isinstance(first, (nn.ReLU, nn.Hardtanh, nn.SiLU, nn.Hardswish)):
+            first.inplace = False
+    return sequence
 
 
 @singledispatch

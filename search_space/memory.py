@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from search_space.architecture import Architecture, Part
 from search_space.blocks import Block
+from search_space.errors import InputError
 from search_space.layers import Activation, Dropout, GlobalPool, Layer, Norm, Pool, Shape, SqueezeExcite
 
 NEED_INPUT = ("relu6", "silu", "hard_swish")
@@ -82,7 +83,7 @@ class _Pass:
         peak: most of them since the part under way began.
         peaks: most of them in each part that is done.
         images: what enters; it gets no gradient.
-        forked: the input of both branches of a block, which no activation may overwrite.
+        input: of the block, which no activation may overwrite.
         begun: blocks that were begun, the stem's among them.
     """
 
@@ -93,8 +94,12 @@ class _Pass:
     peak: int = 0
     peaks: list[int] = field(default_factory=list)
     images: _Tensor | None = None
-    forked: _Tensor | None = None
+    input: _Tensor | None = None
     begun: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch_size: must be 1 or more, not {self.batch_size}")
 
     def take(self, size: int, shape: Shape | None = None) -> _Tensor:
         self.live += size
@@ -141,10 +146,9 @@ class _Pass:
 
     def block(self, block: Block, x: _Tensor) -> _Tensor:
         self.begun += 1
+        self.input = x
         if block.shortcut is None:
-            self.forked = None
             return self.sequence(block.main + block.post, x, self.layer)
-        self.forked = x
         main = self.sequence(block.main, x, self.layer)
         if self.drop_path and self.begun > 2:  # after the stem, the first block's own rate is 0
             main = self.pointwise(self.pointwise(main))  # times who is kept, over the share of them
@@ -185,7 +189,7 @@ class _Pass:
         return x.size if isinstance(layer, Dropout) else 0  # which were kept
 
     def activation(self, layer: Activation, x: _Tensor) -> _Tensor:
-        in_place, needs_input = x is not self.forked, layer.name in NEED_INPUT
+        in_place, needs_input = x is not self.input, layer.name in NEED_INPUT
         saved = self.take(x.size) if in_place and needs_input and self.tape is not None else x
         out = self.hold(x) if in_place else self.feature_map(x.shape)
         self.record(_Step(out, (x,), (saved if needs_input else out,)))

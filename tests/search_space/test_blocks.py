@@ -8,7 +8,7 @@ import torch
 from nas.model import build
 from search_space import Architecture, Block, StageSpec, StemSpec, blocks, cost, register
 from search_space.blocks import expand_stage
-from search_space.layers import Activation, Conv, Norm, Pool, Shape, SqueezeExcite
+from search_space.layers import ACTIVATIONS, Activation, Conv, Norm, Pool, Shape, SqueezeExcite
 
 RELU = Activation("relu")
 
@@ -141,3 +141,15 @@ def test_a_block_that_begins_with_an_activation_leaves_its_shortcut_alone(activa
     x = torch.randn(2, 16, 8, 8)
     wanted = block.main[1:](getattr(torch.nn.functional, activation)(x)) + (x.relu() if shortcut else x)
     torch.testing.assert_close(block(x.clone()), wanted)
+
+
+@pytest.mark.usefixtures("own_kinds")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_block_that_begins_with_an_activation_trains_without_a_shortcut(activation):
+    @register("preactivated")
+    def preactivated(stage, in_chs, stride, act):
+        return Block((Activation(act), Conv(in_chs, stage.out_chs, 3), Norm(stage.out_chs)))
+
+    module = build(network("preactivated", activation))
+    module(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert all(weight.grad is not None for weight in module.parameters())

@@ -107,13 +107,14 @@ def test_the_first_block_is_never_dropped_and_needs_no_memory_for_it(measured):
     assert cost.training_memory(network, 8) == pytest.approx(measured(network, 8, "rmsprop"), rel=0.02)
 
 
-def test_an_activation_that_opens_both_branches_is_not_in_place(measured, monkeypatch):
+@pytest.mark.parametrize("shortcut", [(), None])
+def test_an_activation_that_opens_a_block_is_not_in_place(measured, monkeypatch, shortcut):
     """Pre-activation blocks, which a user may register, keep their input beside its activation."""
     monkeypatch.setattr(blocks, "_KINDS", dict(blocks._KINDS))
 
     @register("pre_activated")
     def pre_activated(stage, in_chs, stride, activation):
-        return Block((Activation(activation), *conv_norm(in_chs, stage.out_chs, 3, stride)), ())
+        return Block((Activation(activation), *conv_norm(in_chs, stage.out_chs, 3, stride)), shortcut)
 
     network = Architecture(64, 10, StemSpec(16), (StageSpec("pre_activated", 3, 16),), activation="silu")
     assert cost.inference_memory(network, 8) == pytest.approx(measured(network, 8), rel=0.02)
@@ -139,6 +140,14 @@ def test_inference_memory_by_hand():
     assert cost.weight_memory(network) == FLOAT32 * cost.params(network) + statistics
     # the convolution's output and the norm's, which makes 2 x 16 statistics, beside the block's input
     assert cost.inference_memory(network) - cost.weight_memory(network) == FLOAT32 * (images + 3 * feature_map + 32)
+
+
+@pytest.mark.parametrize("batch_size", [0, -3])
+def test_a_batch_without_images_is_refused(batch_size):
+    network = load_architecture("efficientnet-b0")
+    for memory in (cost.inference_memory, cost.training_memory):
+        with pytest.raises(InputError, match=f"batch_size: must be 1 or more, not {batch_size}"):
+            memory(network, batch_size)
 
 
 def test_an_unknown_optimizer_is_refused():
