@@ -14,7 +14,10 @@ def bench_table(summary: Mapping[str, Any]) -> Table:
     """Median regrets with quartiles, a row for each controller and a column for each budget."""
     budgets = [f"{budget:,} children" for budget in summary["setup"]["budgets"]]
     headings = ("controller", "seeds", *budgets, "ms per child")
-    table = plain(headings, ("controller",), "regret in accuracy points: median (quartiles)")
+    title = "regret in accuracy points: median (quartiles)"
+    if summary["setup"]["objective"] == "auto":
+        title += "; beside the best reward of the form that auto begins with, which may miss T"
+    table = plain(headings, ("controller",), title)
     for name, figures in summary["controllers"].items():
         if not figures["seeds"]:
             continue

@@ -310,10 +310,11 @@ class BenchmarkEvaluator:
 
 
 def _seed_noise(networks: Collection[Network]) -> float | None:
-    """Standard deviation of a training, in points, pooled over networks; None unless all were trained repeatedly."""
-    if any(len(network.accuracies) < 2 for network in networks):
+    """Standard deviation of a training, in points, pooled over networks; None if most were trained only once."""
+    repeated = [network.accuracies for network in networks if len(network.accuracies) > 1]
+    if 2 * len(repeated) < len(networks):
         return None
-    return round(100 * math.sqrt(Noise.pooled([network.accuracies for network in networks]).variance), 3)
+    return round(100 * math.sqrt(Noise.pooled(repeated).variance), 3)
 
 
 def _digest(content: bytes) -> str:

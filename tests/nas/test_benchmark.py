@@ -597,6 +597,12 @@ class TestBadFiles:
             BenchmarkEvaluator.load(REHEARSAL, accel, noise=-1)
 
 
+@pytest.mark.parametrize(("repeated", "noise"), [(249, 0.707), (125, 0.707), (124, 0.3)])
+def test_noise_is_told_by_the_repeated_networks_if_they_are_half_of_all(accel, accel_rows, write, repeated, noise):
+    again = [row | {"top1": row["top1"] + 1} for row in accel_rows[:repeated]]
+    assert BenchmarkEvaluator.load(write([*accel_rows, *again]), accel).noise == noise
+
+
 def test_a_complete_file_of_one_training_each_has_the_default_noise(small, write):
     rows = [accel_row(small, actions, 50.0 + number) for number, actions in enumerate(FOUR)]
     table = BenchmarkEvaluator.load(write(rows), small)
