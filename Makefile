@@ -22,7 +22,8 @@ clean:
 
 # torch goes first: what comes after finds it installed and asks for no other build.
 $(VENV)/installed: pyproject.toml constraints.txt
-	@echo "installing into $(VENV) (a minute or two) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python {sys.version.split()[0]} is too old; with 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "installing into $(VENV) (a minute or two, or some GB where pip finds only torch with CUDA) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) torch
 	@$(PIP) -e .

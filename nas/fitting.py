@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.quantities import format_quantity
+from nas.quantities import format_quantity, told_apart
 from search_space import cost
 from search_space.architecture import Architecture
 from search_space.errors import InputError
@@ -71,10 +71,18 @@ class Wish:
             InputError: it says what that one needs.
         """
         if self.share(smallest) > 1 + (0 if self.is_limit else TOLERANCE):
-            needs = f"{format_quantity(cost.flops(smallest))} FLOPs"
-            if self.memory is not None:
-                needs += f" and {format_quantity(self.memory_of(smallest))} bytes of memory"
-            raise InputError(f"{self}: nothing fits; the smallest member, {smallest.name} itself, needs {needs}")
+            budgets = (
+                ("--flops", self.flops, cost.flops(smallest), "FLOPs"),
+                ("--memory", self.memory, self.memory_of(smallest), "bytes of memory"),
+            )
+            apart = [
+                (f"{option} {given}", f"{needed} {unit}")
+                for option, wished, costs, unit in budgets
+                if wished is not None
+                for given, needed in [told_apart(wished, costs)]
+            ]
+            wishes, needs = (" and ".join(texts) for texts in zip(*apart, strict=True))
+            raise InputError(f"{wishes}: nothing fits; the smallest member, {smallest.name} itself, needs {needs}")
 
     def last_within(self, at: Callable[[int], Architecture], most: int) -> int:
         """The last of the sizes 0 to `most` that doesn't exceed it, for costs only rise with the size; 0 if all do."""

@@ -44,9 +44,9 @@ def _kernel(where: str, value: object) -> None:
         raise ArchitectureError(f"{where}: must be an odd number of pixels from 1 to 31, not {value!r}")
 
 
-def _choice(where: str, value: object, names: tuple[str, ...]) -> None:
+def _choice(where: str, value: object, names: tuple[str, ...], otherwise: str = "") -> None:
     if value not in names:
-        raise ArchitectureError(f"{where}: {value!r} is unknown; use one of {', '.join(names)}")
+        raise ArchitectureError(f"{where}: {value!r} is unknown; use one of {', '.join(names)}{otherwise}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class StageSpec:
     skip: str = "identity"
 
     def __post_init__(self) -> None:
-        _choice("op", self.op, kinds())
+        _choice("op", self.op, kinds(), " or register it (search_space.register)")
         _integer("layers", self.layers, 0)
         _integer("out_chs", self.out_chs)
         _kernel("kernel_size", self.kernel_size)
@@ -217,12 +217,12 @@ class Architecture:
         Raises:
             ArchitectureError: a missing, unknown or invalid field; the message gives its path.
         """
-        stages = values.get("stages")
+        stages = values.get("stages", ())
         if not isinstance(stages, (list, tuple)):
             raise ArchitectureError("stages: must be a list of stages")
         made = {"stages": tuple(build(StageSpec, stage, f"stages[{i}]") for i, stage in enumerate(stages))}
         made |= {name: build(kind, values[name], name) for name, kind in _PARTS.items() if name in values}
-        return build(cls, {**values, **made})
+        return build(cls, {**values, **(made if "stages" in values else {})})
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:

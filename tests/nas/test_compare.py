@@ -114,6 +114,9 @@ def test_bad_input_is_named(folder, tmp_path, nas):
     ):
         code, out, err = nas("compare", *words)
         assert (code, out, err) == (2, "", f"nas: {message}\n")
+    broken.write_text("format: baseline-nas/architecture/1\nname: x\nstagess: []\n")
+    with pytest.raises(InputError, match=re.escape(f"{broken}: stagess: unknown field; use one of resolution")):
+        compare.find_members([str(folder)])
     broken.write_text("stages: [")
     with pytest.raises(InputError, match=re.escape(f"{broken}:1: not valid YAML")):
         compare.find_members([str(folder)])

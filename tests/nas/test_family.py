@@ -107,6 +107,7 @@ def test_phis_that_cant_be(text):
         (("--divisor", "0"), "--divisor 0: must be"),
         (("--flops", "100M"), "--flops 100M: nothing fits"),
         (("--flops", "1G", "--memory", "1M"), "32.36M bytes of memory"),
+        (("--memory", "1mb"), "--memory 1M: nothing fits"),
         (("--flops", "abc"), "--flops: must be a number"),
         (("--flops", "1G", "--phi", "2"), "--phi: is found by"),
         (("--flops", "1G", "--preset", "efficientnet"), "--preset: has only its own sizes"),

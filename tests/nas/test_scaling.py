@@ -198,6 +198,10 @@ def test_a_product_far_from_two_needs_to_be_told():
     ("wish", "message"),
     [
         ({"flops": 1e8}, r"^--flops 100M: nothing fits; .* needs 385\.8M FLOPs$"),
+        (
+            {"flops": 385.81e6, "memory": 500e6},
+            r"--flops 385\.81M and --memory 500M: .* needs 385\.815M FLOPs and 32\.36M bytes",
+        ),
         ({"flops": 1e9, "memory": 1e6}, "nothing fits; .* needs 385.8M FLOPs and .*M bytes of memory"),
         ({"flops": 1e30}, "grown 100 times"),
         ({}, "give at least one"),
