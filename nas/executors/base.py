@@ -18,29 +18,6 @@ _MOST_IN_A_ROW = 10
 """Children that fail by anything else, one after the other, before the search stops rather than use up all others."""
 
 
-class Streak:
-    """Counts trainings that failed, one after the other, otherwise than by themselves."""
-
-    def __init__(self) -> None:
-        self._length = 0
-
-    def add(self, reason: str | None) -> None:
-        """Enter what became of one more.
-
-        Args:
-            reason: why it failed; None if it didn't, or by itself.
-
-        Raises:
-            InputError: too many have failed.
-        """
-        self._length = 0 if reason is None else self._length + 1
-        if self._length == _MOST_IN_A_ROW:
-            raise InputError(
-                f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {reason}; "
-                "a machine or a setting may be to blame: fix it and resume; every result is kept"
-            )
-
-
 class Source(Protocol):
     """Where trials come from: a search (`nas.study.Study`) or a fixed list (`nas.trials.Trials`)."""
 
@@ -61,6 +38,49 @@ class Source(Protocol):
     def finish(self, trial: Trial, result: Measurement | Failure) -> None:
         """Record what became of a trial."""
         ...
+
+
+class Finisher:
+    """Brings results to a source; a failure that a machine may be to blame for waits until another training succeeds.
+
+    Where too many fail in a row, those that wait are never recorded: `resume` trains them again.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._kept: list[tuple[Trial, Measurement | Failure]] = []
+
+    def finish(self, trial: Trial, result: Measurement | Failure, suspect: bool) -> None:
+        """Bring a result.
+
+        Args:
+            trial: that was trained.
+            result: what became of it.
+            suspect: whether it failed otherwise than by itself.
+
+        Raises:
+            InputError: too many have, one after the other.
+            JournalError: a result can't be written.
+        """
+        if not suspect:
+            self.release()
+            self._source.finish(trial, result)
+            return
+        self._kept.append((trial, result))
+        if len(self._kept) == _MOST_IN_A_ROW:
+            self._kept.clear()
+            assert isinstance(result, Failure)
+            raise InputError(
+                f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {result.reason}; a machine or a "
+                "setting may be to blame: fix it, and resume trains them again; every result is kept"
+            )
+
+    def release(self) -> bool:
+        """Bring what was kept back, for nothing else will tell; returns whether there was any."""
+        kept, self._kept = self._kept, []
+        for trial, result in kept:
+            self._source.finish(trial, result)
+        return bool(kept)
 
 
 def measure(evaluator: Evaluator, architecture: Architecture, seed: int, report: Report) -> Measurement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
-from nas.executors.base import OWN, Source, Streak, measure
+from nas.executors.base import OWN, Finisher, Source, measure
 from nas.ledger import Trial
 from search_space import InputError
 
@@ -13,23 +13,21 @@ class SerialExecutor:
 
     def run(self, source: Source, evaluator: Evaluator) -> None:
         """Train until the source is done (see `Executor.run`)."""
-        failures = Streak()
-        while trial := source.next_trial():
-            result, failed = _measured(evaluator, trial)
-            source.finish(trial, result)
-            failures.add(failed)
+        finisher = Finisher(source)
+        while (trial := source.next_trial()) or finisher.release():
+            if trial is not None:
+                finisher.finish(trial, *_measured(evaluator, trial))
 
     def workers(self) -> int:
         """One (see `Executor.workers`)."""
         return 1
 
 
-def _measured(evaluator: Evaluator, trial: Trial) -> tuple[Measurement | Failure, str | None]:
-    """The child's measurement, or why there is none: a failed child is a result; the reason again unless its own."""
+def _measured(evaluator: Evaluator, trial: Trial) -> tuple[Measurement | Failure, bool]:
+    """The child's measurement, or why there is none; and whether it failed otherwise than by itself."""
     try:
-        return measure(evaluator, trial.architecture, trial.seed, lambda epoch, accuracy: None), None
+        return measure(evaluator, trial.architecture, trial.seed, lambda epoch, accuracy: None), False
     except InputError:
         raise
     except Exception as error:
-        reason = describe(error)
-        return Failure(reason), None if isinstance(error, OWN) else reason
+        return Failure(describe(error)), not isinstance(error, OWN)

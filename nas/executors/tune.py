@@ -32,7 +32,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, check_same, describe
-from nas.executors.base import OWN, Source, Streak, measure
+from nas.executors.base import OWN, Finisher, Source, measure
 from nas.journal import JournalError, JournalFullError
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
@@ -73,6 +73,8 @@ class TuneExecutor:
                 _check_nodes(evaluator)
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 self._tuner(searcher, evaluator, self._fits(), scratch).fit()
+            if searcher.error is None:
+                searcher.finisher.release()
         finally:
             self._stop(context)
             if searcher.error is not None:
@@ -300,10 +302,10 @@ class _SourceSearcher(Searcher):
     def __init__(self, source: Source) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.error: Exception | None = None
+        self.finisher = Finisher(source)
         self._source = source
         self._trials: dict[str, Trial] = {}
         self._unfinished: dict[str, dict[str, Any]] = {}
-        self._failures = Streak()
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes a copy of its parts to disk, but after a crash the journal is the truth."""
@@ -315,6 +317,8 @@ class _SourceSearcher(Searcher):
             return Searcher.FINISHED
         try:
             trial = self._source.next_trial()
+            if trial is None and not self._trials and self.finisher.release():
+                trial = self._source.next_trial()
         except JournalFullError as problem:
             self.error = problem
             return Searcher.FINISHED
@@ -335,8 +339,7 @@ class _SourceSearcher(Searcher):
         if trial is None or not (self.error is None or _lets_finish(self.error)):
             return
         try:
-            self._source.finish(trial, _result(unfinished if error or result is None else result))
-            self._failures.add(unfinished["failure"] if error else None)
+            self.finisher.finish(trial, _result(unfinished if error or result is None else result), suspect=error)
         except Exception as problem:
             if not _lets_finish(problem):
                 self.error = problem

@@ -17,11 +17,11 @@ from controllers.random import RandomSearch
 from nas.evaluators import Failure, Measurement
 from nas.executors import base, make_executor
 from nas.journal import Journal, parse
-from nas.ledger import Ledger
+from nas.ledger import Ledger, Trial
 from nas.recipe import Recipe
 from nas.study import Study
 from nas.training import Diverged
-from search_space import DataError, InputError, StageSpec, blocks, load_space
+from search_space import DataError, InputError, StageSpec, blocks, load_architecture, load_space
 from search_space.blocks import Block, conv_norm, register
 from search_space.layers import Activation
 
@@ -144,8 +144,40 @@ def test_a_search_stops_where_one_child_after_the_other_fails_and_resume_goes_on
     with pytest.raises(InputError, match="2 trainings failed one after the other, the last by RuntimeError: no kernel"):
         run(executor, Broken(), "executor.retries=0", "executor.workers=1")
     ledger = run("serial", Scripted(), "executor.retries=0", "executor.workers=1")
-    assert [child.trial.number for child in ledger.failed()] == [1, 2, 3]
-    assert len(ledger.measured()) == 3
+    assert [child.trial.number for child in ledger.failed()] == [1]
+    assert len(ledger.measured()) == 5
+
+
+class OneByOne:
+    """Hands out a trial once it knows what became of the one before."""
+
+    contents = None
+
+    def __init__(self):
+        network = load_architecture("efficientnet-b0")
+        self.waiting = [Trial(number, network, network.key(), seed=number) for number in range(3)]
+        self.results = []
+        self.under_way = False
+
+    @property
+    def done(self):
+        return not self.waiting
+
+    def next_trial(self):
+        if self.under_way or self.done:
+            return None
+        self.under_way = True
+        return self.waiting.pop(0)
+
+    def finish(self, trial, result):
+        self.under_way = False
+        self.results.append((trial.number, result.reason))
+
+
+def test_failures_are_told_where_nothing_else_is_under_way_and_at_the_end(executor):
+    source = OneByOne()
+    make_executor(Recipe.load("digits", [f"executor.name={executor}", "executor.retries=0"])).run(source, Broken())
+    assert source.results == [(number, "RuntimeError: no kernel image") for number in range(3)]
 
 
 @dataclass(frozen=True)
@@ -330,18 +362,25 @@ def test_a_worker_with_other_data_than_the_search_is_refused(tmp_path, cluster):
 
 @dataclass(frozen=True)
 class HalfGone:
-    """The data are gone where the second child trains, while the others train on."""
+    """The data are gone where the second child trains, while the third trains on."""
+
+    folder: str
 
     def evaluate(self, architecture, seed, report):
+        third = Path(self.folder) / "third"
         if architecture.name.endswith("-2"):
+            while not third.exists():
+                time.sleep(0.01)
             raise DataError("data.source: gone")
-        time.sleep(1)
+        if architecture.name.endswith("-3"):
+            third.touch()
+            time.sleep(1)
         return Measurement(0.5, 1, 0.0)
 
 
 def test_what_is_being_trained_is_kept_where_data_are_gone_elsewhere(run, tmp_path):
     with pytest.raises(InputError, match=r"data\.source: gone"):
-        run("tune", HalfGone(), "executor.workers=2", "executor.retries=0")
+        run("tune", HalfGone(str(tmp_path)), "executor.workers=2", "executor.retries=0")
     ledger = Ledger.of(parse(tmp_path / "journal.jsonl")[0])
     assert [child.trial.number for child in ledger.measured()] == [1, 3]
     assert len(ledger.children) == 4
