@@ -318,7 +318,7 @@ def scale(  # noqa: PLR0913, PLR0917 (one option each)
     if flops is None and memory is None:
         members, words = scaler.family(find_architecture(arch), family.phis(phi, scaler)), []
     else:
-        in_bytes = memory.removesuffix("B").removesuffix("b") if memory else None  # 500MB as well as 500M
+        in_bytes = memory.rstrip("Bb") if memory else None  # 500MB as well as 500M
         wish = Wish(parse_amount("--flops", flops), parse_amount("--memory", in_bytes), memory_of)
         member = family.fit(find_architecture(arch), scaler, wish, phi)
         members, words = [member], [scaling_tables.fit_words(member, scaler, wish)]

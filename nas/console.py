@@ -12,7 +12,7 @@ from nas.blind import unseen
 from nas.evaluators.base import Contents, Failure, Measurement
 from nas.ledger import Child, Ledger
 from nas.objective import BAND
-from nas.quantities import format_quantity, plural
+from nas.quantities import commonest, format_quantity, plural
 from nas.recipe import Recipe
 from nas.tables import plain
 from nas.verdict import recorded_verdict
@@ -102,7 +102,7 @@ def images_words(recipe: Recipe, contents: Contents | None) -> str:
         return ""
     words = f"{contents['images']:,} images of {contents['classes']:,} classes in {recipe.data.source}"
     if others := contents.get("left_out"):
-        words += f"; left out: {plural(sum(others.values()), 'file')} of other kinds ({', '.join(sorted(others))})"
+        words += f"; left out: {plural(sum(others.values()), 'file')} of other kinds ({commonest(others)})"
     return words
 
 

@@ -23,6 +23,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from nas.quantities import commonest
 from search_space.errors import DataError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class ImageData:
         val: Rows of the reward images, disjoint from `train`.
         classes: Class names, by index.
         digest: Of the source's files, wherever they lie.
-        left_out: Files of a folder that are of no kind of image known here, by extension.
+        left_out: Number of a folder's files that aren't images of a known kind, by extension.
     """
 
     images: Pixels
@@ -235,7 +236,7 @@ def _scan(folder: Path, here: hashlib._Hash, anywhere: hashlib._Hash, left_out: 
                 anywhere.update(line + b"\n")
                 found.setdefault(name, []).append(entry.path)
             if name not in found:
-                only = f", only files of other kinds ({', '.join(sorted(others))})" if others else ""
+                only = f", only files of other kinds ({commonest(others)})" if others else ""
                 raise DataError(f"{folder / name}: no images in this class folder{only}")
             left_out.update(others)
     except OSError as error:

@@ -75,13 +75,13 @@ class Wish:
                 ("--flops", self.flops, cost.flops(smallest), "FLOPs"),
                 ("--memory", self.memory, self.memory_of(smallest), "bytes of memory"),
             )
-            apart = [
-                (f"{option} {given}", f"{needed} {unit}")
+            told = [
+                (option, *told_apart(wished, costs), unit)
                 for option, wished, costs, unit in budgets
                 if wished is not None
-                for given, needed in [told_apart(wished, costs)]
             ]
-            wishes, needs = (" and ".join(texts) for texts in zip(*apart, strict=True))
+            wishes = " and ".join(f"{option} {given}" for option, given, _, _ in told)
+            needs = " and ".join(f"{needed} {unit}" for _, _, needed, unit in told)
             raise InputError(f"{wishes}: nothing fits; the smallest member, {smallest.name} itself, needs {needs}")
 
     def last_within(self, at: Callable[[int], Architecture], most: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 
 from search_space.errors import InputError
 
@@ -55,6 +57,11 @@ def told_apart(value: float, *others: float) -> list[str]:
         if texts[0] not in texts[1:]:
             break
     return texts
+
+
+def commonest(counts: Mapping[str, int]) -> str:
+    """The three that are counted most: `.heic, .mov, .txt, ...`."""
+    return ", ".join([name for name, _ in Counter(counts).most_common(3)] + ["..."] * (len(counts) > 3))
 
 
 def plural(number: int, what: str) -> str:

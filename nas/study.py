@@ -83,7 +83,7 @@ class Study:
 
     @property
     def contents(self) -> Contents | None:
-        """Of what the children are measured on."""
+        """What identifies the data that the children are measured on; None where nothing tells."""
         return self.ledger.contents
 
     @property

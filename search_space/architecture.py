@@ -222,7 +222,7 @@ class Architecture:
             raise ArchitectureError("stages: must be a list of stages")
         made = {"stages": tuple(build(StageSpec, stage, f"stages[{i}]") for i, stage in enumerate(stages))}
         made |= {name: build(kind, values[name], name) for name, kind in _PARTS.items() if name in values}
-        return build(cls, {**values, **(made if "stages" in values else {})})
+        return build(cls, {**values, **made})
 
     @classmethod
     def load(cls, path: str | Path) -> Architecture:

@@ -16,8 +16,8 @@ Contents = dict[str, Any]
 images also `guess`, the accuracy of naming one class for all that measure the reward, and `left_out`, files that are no
 images by extension, if there are any."""
 
-_TOLD = {"guess", "left_out"}
-"""Contents that are told, not compared."""
+_NOT_COMPARED = {"guess", "left_out"}
+"""Contents that don't make the data others: a seed may choose the one, the other isn't used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def check_same(driver: Contents, worker: Contents) -> None:
 
 
 def _differ(one: Contents, other: Contents) -> bool:
-    return any(one[name] != other[name] for name in one.keys() & other.keys() - _TOLD)
+    return any(one[name] != other[name] for name in one.keys() & other.keys() - _NOT_COMPARED)
 
 
 def _told(one: Contents, other: Contents) -> tuple[str, str, str]:

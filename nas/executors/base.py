@@ -23,7 +23,7 @@ class Source(Protocol):
 
     @property
     def contents(self) -> Contents | None:
-        """Of what the trials are measured on; None where nothing tells."""
+        """What identifies the data that the trials are measured on; None where nothing tells."""
         ...
 
     @property
@@ -72,7 +72,7 @@ class Finisher:
             assert isinstance(result, Failure)
             raise InputError(
                 f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {result.reason}; a machine or a "
-                "setting may be to blame: fix it, and resume trains them again; every result is kept"
+                "setting may be to blame: fix it and go on, which trains them again; every result is kept"
             )
 
     def release(self) -> bool:

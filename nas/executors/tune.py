@@ -70,7 +70,7 @@ class TuneExecutor:
         searcher = _SourceSearcher(source)
         try:
             if self.address is not None:
-                _check_nodes(evaluator)
+                _check_nodes([node for node in _nodes() if self._room(node)], evaluator)
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 self._tuner(searcher, evaluator, self._fits(), scratch).fit()
             if searcher.error is None:
@@ -111,7 +111,8 @@ class TuneExecutor:
             )
             raise InputError(f"--ray-address {self.address}: {describe(error)}{token}") from None
         except RuntimeError as error:  # another version of Ray or Python, told in several lines
-            raise InputError(f"--ray-address {self.address}: {' '.join(str(error).split())}") from None
+            where = "Ray can't start here" if self.address is None else f"--ray-address {self.address}"
+            raise InputError(f"{where}: {' '.join(str(error).split())}") from None
         except OSError as error:
             raise InputError(f"Ray can't start in TMPDIR={tempfile.gettempdir()}: {error}; set another") from None
         finally:
@@ -136,19 +137,21 @@ class TuneExecutor:
             InputError: no node has what a child needs.
         """
         section = self.section
-        fits = 0
-        for node in ray.nodes():  # type: ignore[no-untyped-call]
-            has = node["Resources"] if node["Alive"] else {}
-            ways = [_slots(has.get("CPU", 0), section.cpus_per_child)]
-            if section.gpus_per_child:
-                ways.append(_slots(has.get("GPU", 0), section.gpus_per_child))
-            fits += min(ways)
+        fits = sum(map(self._room, _nodes()))
         if fits == 0:
             wanted = f"cpus_per_child {section.cpus_per_child:g}, gpus_per_child {section.gpus_per_child:g}"
             raise InputError(f"executor: {wanted}: no machine has as many for a child")
         if section.workers and self.address is not None:
             return section.workers  # those that find no room make an autoscaler add machines
         return min(section.workers or fits, fits)
+
+    def _room(self, node: dict[str, Any]) -> int:
+        """Children at a time on a node."""
+        section, has = self.section, node["Resources"]
+        ways = [_slots(has.get("CPU", 0), section.cpus_per_child)]
+        if section.gpus_per_child:
+            ways.append(_slots(has.get("GPU", 0), section.gpus_per_child))
+        return min(ways)
 
     def _tuner(self, searcher: Searcher, evaluator: Evaluator, workers: int, scratch: str) -> tune.Tuner:
         section = self.section
@@ -181,18 +184,27 @@ class TuneExecutor:
         )
 
 
-def _check_nodes(evaluator: Evaluator) -> None:
+def _nodes() -> list[dict[str, Any]]:
+    """The nodes of the Ray that runs."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
+def _check_nodes(nodes: list[dict[str, Any]], evaluator: Evaluator) -> None:
     """Refuse a machine on which every child would fail.
+
+    Args:
+        nodes: that have room for a child.
+        evaluator: that the children need.
 
     Raises:
         InputError: a node can't load the evaluator, or the blocks that a user registered; the message says why.
     """
     ready, load = ray.remote(num_cpus=0, max_retries=0)(_ready), ray.put((evaluator, added_kinds()))
     asked = {}
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"] and node["Resources"].get("CPU"):
-            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[ready.options(scheduling_strategy=here).remote(load)] = node["NodeManagerHostname"]
+    for node in nodes:
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        asked[ready.options(scheduling_strategy=here).remote(load)] = node["NodeManagerHostname"]
     for answer, name in asked.items():
         try:
             ray.get(answer)
@@ -367,8 +379,7 @@ def _result(result: dict[str, Any]) -> Measurement | Failure:
         InputError: the worker found the user's data unusable.
     """
     if "fatal" in result:
-        several = len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
-        raise InputError(result["fatal"] + (f" (on {result['hostname']})" if several else ""))
+        raise InputError(result["fatal"] + (f" (on {result['hostname']})" if len(_nodes()) > 1 else ""))
     if "failure" in result:
         return Failure(result["failure"])
     return Measurement(result["accuracy"], result["epochs"], result["seconds"])

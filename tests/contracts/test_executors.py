@@ -16,8 +16,8 @@ import controllers
 from controllers.random import RandomSearch
 from nas.evaluators import Failure, Measurement
 from nas.executors import base, make_executor
-from nas.journal import Journal, parse
-from nas.ledger import Ledger, Trial
+from nas.journal import Journal
+from nas.ledger import Trial
 from nas.recipe import Recipe
 from nas.study import Study
 from nas.training import Diverged
@@ -293,27 +293,18 @@ def cluster():
     running.shutdown()
 
 
-def test_a_running_cluster_trains_and_is_left_running(tmp_path, cluster):
+def test_a_running_cluster_trains_and_is_left_running_and_more_workers_wait_for_its_next_machine(tmp_path, cluster):
     recipe = Recipe.load("digits", [f"children={CHILDREN}", "controller.name=random"])
     executor = make_executor(recipe, cluster.address)
-    assert executor.workers() == 3
-    with Journal(tmp_path / "journal.jsonl") as journal:
-        study = Study(recipe, journal)
-        executor.run(study, Scripted())
-    assert len(study.ledger.best()) == CHILDREN
-    assert executor.workers() == 3
-
-
-def test_more_workers_than_a_cluster_has_room_for_wait_for_its_next_machine(tmp_path, cluster):
-    recipe = Recipe.load("digits", ["children=4", "controller.name=random", "executor.workers=5"])
-    executor = make_executor(recipe, cluster.address)
-    assert executor.workers() == 5
+    waiting = make_executor(Recipe.load("digits", ["executor.workers=5"]), cluster.address)
+    assert (executor.workers(), waiting.workers()) == (3, 5)
     handed_out = []
     with Journal(tmp_path / "journal.jsonl") as journal:
         study = Study(recipe, journal, lambda study: handed_out.append(len(study.ledger.running())))
-        executor.run(study, Scripted())
-    assert len(study.ledger.best()) == 4
+        waiting.run(study, Scripted())
+    assert len(study.ledger.best()) == CHILDREN
     assert max(handed_out) == 5
+    assert executor.workers() == 3
 
 
 def test_a_machine_that_lacks_a_module_is_named_before_any_child_is_lost(tmp_path, cluster, monkeypatch):
@@ -326,8 +317,22 @@ def test_a_machine_that_lacks_a_module_is_named_before_any_child_is_lost(tmp_pat
         study = Study(recipe, journal)
         with pytest.raises(InputError, match="can't train: ModuleNotFoundError: No module named 'my_evaluator'"):
             make_executor(recipe, cluster.address).run(study, Mine())
+        with pytest.raises(InputError, match="no machine has as many for a child"):
+            make_executor(Recipe.load("digits", ["executor.cpus_per_child=4"]), cluster.address).run(study, Mine())
     assert not study.ledger.finished()
     assert study.ledger.baseline.result is None
+
+
+def test_a_ray_that_cannot_start_here_is_told_in_one_line(monkeypatch):
+    def init(**options):
+        raise RuntimeError("Failed to start GCS.\n\nPlease check gcs_server.out")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match=r"^Ray can't start here: Failed to start GCS\. Please check gcs_server\.out$"):
+        make_executor(Recipe.load("digits")).workers()
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(InputError, match="Ray runs already in this process"):
+        make_executor(Recipe.load("digits")).workers()
 
 
 def test_another_version_of_ray_is_told_in_one_line(tmp_path, cluster, monkeypatch):
@@ -339,51 +344,34 @@ def test_another_version_of_ray_is_told_in_one_line(tmp_path, cluster, monkeypat
 
 @dataclass(frozen=True)
 class Copied:
-    """Has fewer images in every process but one."""
+    """Has fewer images where the second child trains, which is found out while the third trains on."""
 
-    complete: int
+    folder: str
 
     def contents(self, architecture):
-        return {"images": 600 if os.getpid() == self.complete else 200, "classes": 10, "guess": 0.1}
+        if not architecture.name.endswith("-2"):
+            return {"images": 600, "classes": 10, "guess": 0.2}
+        while not Path(self.folder, "third").exists():
+            time.sleep(0.01)
+        return {"images": 200, "classes": 10, "guess": 0.1}
 
     def evaluate(self, architecture, seed, report):
+        if architecture.name.endswith("-3"):
+            Path(self.folder, "third").touch()
+            time.sleep(1)
         return Measurement(0.5, 1, 0.0)
 
 
-def test_a_worker_with_other_data_than_the_search_is_refused(tmp_path, cluster):
-    recipe, evaluator = Recipe.load("digits", ["executor.retries=0"]), Copied(os.getpid())
+def test_a_worker_with_other_data_than_the_search_ends_it_but_what_is_being_trained_is_kept(tmp_path, cluster):
+    settings = ["controller.name=random", "executor.workers=2", "executor.retries=0"]
+    recipe, evaluator = Recipe.load("digits", settings), Copied(str(tmp_path))
     with Journal(tmp_path / "journal.jsonl") as journal:
         study = Study(recipe, journal, contents=evaluator.contents(recipe.load_baseline()))
         there = "a worker has 200 images, 10 classes, where the search runs there are 600 images, 10 classes"
         with pytest.raises(InputError, match=f"data.source: {there}"):
             make_executor(recipe, cluster.address).run(study, evaluator)
-    assert study.ledger.baseline.result is None
-
-
-@dataclass(frozen=True)
-class HalfGone:
-    """The data are gone where the second child trains, while the third trains on."""
-
-    folder: str
-
-    def evaluate(self, architecture, seed, report):
-        third = Path(self.folder) / "third"
-        if architecture.name.endswith("-2"):
-            while not third.exists():
-                time.sleep(0.01)
-            raise DataError("data.source: gone")
-        if architecture.name.endswith("-3"):
-            third.touch()
-            time.sleep(1)
-        return Measurement(0.5, 1, 0.0)
-
-
-def test_what_is_being_trained_is_kept_where_data_are_gone_elsewhere(run, tmp_path):
-    with pytest.raises(InputError, match=r"data\.source: gone"):
-        run("tune", HalfGone(str(tmp_path)), "executor.workers=2", "executor.retries=0")
-    ledger = Ledger.of(parse(tmp_path / "journal.jsonl")[0])
-    assert [child.trial.number for child in ledger.measured()] == [1, 3]
-    assert len(ledger.children) == 4
+    assert [child.trial.number for child in study.ledger.running()] == [2]
+    assert study.ledger.children[3] in study.ledger.measured()
 
 
 def test_as_many_workers_as_are_asked_for_or_fit():

@@ -26,6 +26,7 @@ from controllers import Controller
 from nas import bench as benches
 from nas.bench import Bench, Setup, run, search, summary
 from nas.bench_plot import write_plot
+from nas.bench_table import bench_table
 from nas.objective import BAND, make_objective
 from nas.peers import PEERS
 from nas.quantities import parse_quantity
@@ -341,6 +342,12 @@ def test_the_command_shows_a_table_and_writes_json_and_an_offline_plot(nas, macr
     assert not re.search(r"<(script|link)[^>]+(src|href)\s*=\s*[\"']?(https?:)?//", html)
     assert "measured children" in html
     assert nas("bench", *words, "-o", "there/bench")[0] == 2
+
+
+@pytest.mark.parametrize("objective", ["hard", "auto"])
+def test_the_table_says_what_autos_regret_is_measured_against(objective):
+    title = bench_table({"setup": {"budgets": [5], "objective": objective}, "controllers": {}}).title
+    assert ("the form that auto begins with" in title) is (objective == "auto")
 
 
 @pytest.mark.parametrize(

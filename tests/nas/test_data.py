@@ -21,9 +21,10 @@ from PIL import ExifTags, Image, ImageOps
 from sklearn.datasets import load_digits
 
 import nas.data
+from nas.console import images_words
 from nas.data import ImageData, load
 from nas.evaluators.base import check_unchanged
-from nas.recipe import Data
+from nas.recipe import Data, Recipe
 from search_space.errors import DataError
 
 RED = (250, 10, 20)
@@ -159,6 +160,11 @@ def test_files_of_kinds_that_cannot_be_read_are_counted_and_are_no_other_images(
     now = read(tree).contents
     assert now == before | {"left_out": {".heic": 1}}
     check_unchanged(before | {"left_out": {".gif": 2}}, now)
+    words = "46 images of 3 classes in digits"
+    assert images_words(Recipe.load("digits"), before) == words
+    others = {".a": 1, ".b": 3, ".c": 2, ".heic": 1200}
+    told = f"{words}; left out: 1,206 files of other kinds (.heic, .b, .c, ...)"
+    assert images_words(Recipe.load("digits"), before | {"left_out": others}) == told
 
 
 def test_images_in_folders_of_a_class_folder_belong_to_the_class(tree):

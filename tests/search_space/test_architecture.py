@@ -180,6 +180,7 @@ def test_an_unknown_op_lists_the_known_ones():
         StageSpec("mbcon", 1, 16)
     for op in ("conv", "depthwise_separable", "mbconv", "identity", "bottleneck"):
         assert op in str(error.value)
+    assert str(error.value).endswith(" or register it (search_space.register)")
 
 
 def test_a_stage_without_layers_cannot_have_a_stride():
