@@ -14,6 +14,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -193,6 +194,13 @@ def _baseline(architecture: Architecture, proxy: Proxy, data: ImageData) -> Arch
     return larger.child(architecture, len(data.classes))
 
 
+_DAMAGE = (
+    *(RuntimeError, OSError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError),
+    *(BadZipFile, pickle.UnpicklingError),
+)
+"""What reading a damaged file of weights may raise."""
+
+
 def _kept(path: Path, network: Architecture, recipe: Recipe, data: ImageData) -> Mapping[str, Any] | None:
     """What an earlier call trained; None if it didn't come to this network.
 
@@ -204,11 +212,18 @@ def _kept(path: Path, network: Architecture, recipe: Recipe, data: ImageData) ->
         return None
     try:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        key, settings = found["key"], dict(found["settings"])
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
+        key, settings, accuracy = found["key"], dict(found["settings"]), float(found["accuracy"])
+        contents = dict(found.get("contents") or {})
+        if key == network.key():
+            build(network).load_state_dict(found["weights"])
+        with ZipFile(path) as archive:
+            sound = archive.testzip() is None and 0 <= accuracy <= 1
+    except _DAMAGE:
+        sound = False
+    if not sound:
         raise InputError(f"{path}: damaged; move it away to train this network again") from None
     began = Recipe.parse({**recipe.model_dump(), **settings}, str(path)).with_source_of(recipe)
-    check_unchanged(found.get("contents"), data.contents)  # first: other classes are another network
+    check_unchanged(contents, data.contents)  # first: other classes are another network
     changed = began.differs(recipe) or (None if key == network.key() else "the network")
     if changed:
         raise InputError(f"{path}: {changed} changed since it was trained; undo it, or choose another -o")

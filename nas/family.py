@@ -134,6 +134,6 @@ def write(members: Sequence[Member], folder: Path, earlier: Collection[str] = ()
     for path in sorted({*folder.iterdir()} - old) if folder.is_dir() else []:
         if path.name not in texts or not path.is_file() or path.read_bytes() != texts[path.name].encode():
             raise InputError(f"-o {folder}: exists and holds something else ({path.name}); choose another name")
-    for path in old:
-        path.unlink(missing_ok=True)
+    for path in old.intersection(folder.iterdir() if folder.is_dir() else ()):
+        path.unlink()
     return [path for member in members for path in export(member.architecture, ["yaml"], folder)]

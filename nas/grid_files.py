@@ -46,7 +46,7 @@ def _earlier_family(figures: Path) -> list[str]:
         return []
     try:
         return [member["name"] for member in json.loads(figures.read_text(encoding="utf-8"))["family"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{figures}: damaged; move it away, and the same command writes it again") from None
 
 

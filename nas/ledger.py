@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from controllers import Outcome, Suggestion
-from nas.evaluators.base import Contents, Failure, Measurement
+from nas.evaluators.base import Contents, Failure, Measurement, in_range
 from nas.journal import FORMAT, Event, JournalError
 from nas.objective import Objective
 from nas.recipe import Recipe
@@ -144,7 +144,7 @@ class Ledger:
         """
         try:
             return self._apply(event)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             where = f"the {event.get('event')} event of trial {event.get('trial')}"
             why = f"lacks {error}" if isinstance(error, KeyError) else f"can't be used: {error}"
             if isinstance(error, KeyError) and type(error.args[0]) is int:
@@ -157,7 +157,7 @@ class Ledger:
             actions, told = tuple(event["actions"]), (event["log_prob"], event["policy_version"])
             architecture = self.space.decode(actions)
             again = kind == "suggested" and architecture.key() in self.by_key
-            suggestion = Suggestion(actions, *told, random=event.get("random", False), again=again)
+            suggestion = Suggestion(actions, *told, random=event.get("random") is True, again=again)
             if kind == "suggested":
                 self.adopted += event.get("adopted", False)
                 return self.add(architecture, suggestion, event["seed"])
@@ -166,8 +166,7 @@ class Ledger:
             raise JournalError(f"the journal is damaged: trial {event['trial']} has two results")
         elif kind == "completed":
             measurement = Measurement(event["accuracy"], event["epochs"], event["seconds"])
-            counts = min(measurement.epochs, measurement.seconds)
-            if not (0 <= measurement.accuracy <= 1 and 0 < event["cost"] < math.inf and counts >= 0):
+            if not (in_range(measurement) and 0 < float(event["cost"]) < math.inf):
                 raise JournalError(f"the journal is damaged: a number out of range in {dict(event)!r:.200}")
             return self.settle(event["trial"], measurement, event["cost"])
         elif kind == "failed":
@@ -183,6 +182,8 @@ class Ledger:
                 self.recommended, self._leaders = chosen, leaders
         elif kind == "verdict":
             self.judged = event
+        elif kind != "updated":
+            raise JournalError(f"the journal is damaged: an event {kind!r} is unknown")
         return self.children.get(event.get("trial", -1))
 
     def add(self, architecture: Architecture, suggestion: Suggestion | None, seed: int) -> Child:

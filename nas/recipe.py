@@ -43,7 +43,11 @@ def _folder_name(value: str) -> str:
 
 def _held_out(value: object) -> object:
     """How images are held out; one message for all that it can be."""
-    if value in (None, "val") or (type(value) is float and 0 < value < 1) or (type(value) is int and value >= 2):
+    if (
+        value in (None, "val")
+        or (type(value) is float and 0 < value < 1)
+        or (type(value) is int and 2 <= value < 2**63)
+    ):
         return value
     raise ValueError(f"must be val, a share between 0 and 1, or a count of at least 2, not {value!r}")
 
@@ -207,8 +211,8 @@ class ExecutorSection(_Section):
 
     Attributes:
         name: `tune` for Ray Tune, `serial` for this process, one child after the other.
-        workers: children at a time; None for as many as fit when it starts. More than fit on a Ray cluster wait for
-            machines that join it.
+        workers: children at a time; None for as many as fit when it starts. If more are asked for than fit on a Ray
+            cluster, machines that join it are used.
         cpus_per_child: CPU cores of a child; also its threads.
         gpus_per_child: GPUs of a child; 0.5 puts two on one.
         time_limit: seconds after which a child is given up.

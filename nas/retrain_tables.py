@@ -46,8 +46,8 @@ def _setting(found: Retraining) -> str:
         length = f"{plural(found.epochs, 'epoch')} (search: {found.search_epochs})"
         how = f"trained {found.seeds} times with fresh seeds for {length}"
     return (
-        f"{many}{' and the baseline' if found.baseline else ''}: {how}. Rewards with their 95% intervals; an estimate "
-        f"is {how_estimated(len(found.leaders))}."
+        f"{many}{' and the baseline' if found.baseline else ''}: {how}. Rewards with their 95% intervals, by one seed "
+        f"noise for all; an estimate is {how_estimated(len(found.leaders))}."
     )
 
 

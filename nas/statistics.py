@@ -124,6 +124,9 @@ def kendall_tau(x: ArrayLike, y: ArrayLike) -> float:
 def tau_interval(x: ArrayLike, y: ArrayLike, rng: np.random.Generator) -> tuple[float, float]:
     """The 95% interval of `kendall_tau`, the n items being drawn anew (percentile bootstrap, Efron 1979).
 
+    A perfect order, of which all resamples are perfect, has the interval of as many successes among independent pairs
+    (Clopper & Pearson 1934).
+
     Args:
         x: n figures, or m x n.
         y: n figures.
@@ -150,8 +153,9 @@ def share_in_order(x: ArrayLike, y: ArrayLike, rng: np.random.Generator) -> tupl
 def _interval(x: ArrayLike, y: ArrayLike, rng: np.random.Generator, half_ties: bool) -> tuple[float, float]:
     n = np.shape(y)[0]
     counts = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(np.float64)
-    low, high = np.quantile(_taus(x, y, counts, half_ties), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
+    low, high = np.quantile(_taus(x, y, counts, half_ties), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).round(9).tolist()
+    perfect = 2 * ((1 - LEVEL) / 2) ** (2 / (n * (n - 1))) - 1
+    return (perfect if low == 1 else low), (-perfect if high == -1 else high)
 
 
 def _taus(x: ArrayLike, y: ArrayLike, counts: Floats, half_ties: bool) -> Floats:

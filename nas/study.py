@@ -203,7 +203,8 @@ class Study:
             self._journal.append(self._header())
             return
         self._check_header(events[0])
-        over = Ledger.of(events).judged is not None
+        whole = Ledger.of(events)
+        over = whole.judged is not None and all(child.result is not None for child in whole.children.values())
         updated: dict[str, float] = {}
         for event in events[1:]:
             updated = self._replay(event, learns=not over)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas import __version__
-from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, check_unchanged, checked
+from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, check_unchanged, checked, in_range
 from nas.executors import make_executor
 from nas.journal import Event, Journal, JournalError
 from nas.ledger import Trial
@@ -105,12 +105,14 @@ class Trials:
     def _known(self) -> dict[tuple[str, int], Measurement]:
         """The results of an earlier list in the same journal."""
         events = self._journal.replay()
-        if events:
-            self._check_header(events[0])
         try:
+            if events:
+                self._check_header(events[0])
             return {(event["key"], event["seed"]): _result(event) for event in events[1:] if "reason" not in event}
         except KeyError as error:
             raise JournalError(f"{self._journal.path}: damaged: an event lacks {error}") from None
+        except (TypeError, AttributeError):
+            raise JournalError(f"{self._journal.path}: damaged: a field is of another kind or range") from None
 
     def _check_header(self, header: Event) -> None:
         path = self._journal.path
@@ -232,4 +234,7 @@ def _value(recipe: Recipe, path: str) -> Any:
 
 
 def _result(event: Event) -> Measurement:
-    return Measurement(event["accuracy"], event["epochs"], event["seconds"])
+    result = Measurement(event["accuracy"], event["epochs"], event["seconds"])
+    if not in_range(result):
+        raise TypeError
+    return result

@@ -16,6 +16,7 @@ from nas.evaluators.base import Evaluator, Measurement
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.journal import JournalError
 from nas.ledger import Child, Ledger
+from nas.objective import Objective
 from nas.statistics import Floats
 
 LEAST_RANDOM = 5
@@ -97,7 +98,8 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     random ones show it the bulk of the space; trainings that broke down are left out, and random sampling loses as
     large a share of its own. In each function drawn from the model's posterior, as many random children as the search
     had are observed with a training's noise; the best observed reward picks one, and its reward without noise is
-    compared. The random children alone can't tell: the best of hundreds lies far out in the tail of tens.
+    compared. The random children alone can't tell: the best of hundreds lies far out in the tail of tens. Random
+    sampling picks by what the search's own choice is picked by: under `auto`, the accuracy of those that meet T.
 
     Args:
         ledger: of the search, finished or not.
@@ -111,7 +113,7 @@ def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:
     choice = ledger.search_choice
     if choice is None:
         return Verdict(0, basis, reason="no child has a result")
-    if reason := _guessing(ledger, measured, choice) or _nothing_learned(ledger, measured):
+    if reason := _guessing(ledger, measured, choice) or _nothing_learned(ledger, measured) or _stopped_early(measured):
         return Verdict(len(measured), basis, reason=reason)
     rng = np.random.default_rng(np.random.SeedSequence([ledger.recipe.seed, _STREAM]))
     if benchmark:
@@ -146,6 +148,14 @@ def _nothing_learned(ledger: Ledger, measured: list[Child]) -> str:
     if name == "random":
         return "this search is random sampling itself"
     return f"all its children were drawn at random, before {name} had learned anything; give it more children"
+
+
+def _stopped_early(measured: list[Child]) -> str:
+    """Why accuracies after different numbers of epochs tell nothing of random sampling; empty where they are equal."""
+    epochs = {child.result.epochs for child in measured if isinstance(child.result, Measurement)}
+    if len(epochs) == 1:
+        return ""
+    return f"children were stopped after {min(epochs)} to {max(epochs)} epochs: what they reached can't be compared"
 
 
 def _guess(ledger: Ledger) -> float:
@@ -197,13 +207,13 @@ def _against_draws(ledger: Ledger, choice: Child, measured: list[Child], rng: np
     pool = [choice.suggestions[0].actions, *others]
     costs = features.costs(pool)[:, COST_COLUMNS[EXACT_COSTS[ledger.recipe.objective.cost]] if exact else 0]
 
-    def rewards(values: Floats, rows: NDArray[np.int64]) -> Floats:
-        return np.array(ledger.objective(values.clip(0, 1), costs[rows])) if exact else values
+    def rewards(values: Floats, rows: NDArray[np.int64], objective: Objective = ledger.objective) -> Floats:
+        return np.array(objective(values.clip(0, 1), costs[rows])) if exact else values
 
     gains = []
     for values in model.sample(features(pool), _DRAWS, rng):
         drawn = rng.integers(1, len(pool), size=count)
-        chosen = drawn[np.argmax(rewards(model.observe(values[drawn], rng), drawn))]
+        chosen = drawn[np.argmax(rewards(model.observe(values[drawn], rng), drawn, ledger.objective.at_target()))]
         both = np.array([0, chosen])
         ours, theirs = rewards(values[both], both)
         gains.append(ours - theirs)
@@ -251,6 +261,6 @@ def _against_runs(
     for _ in range(RANDOM_RUNS):
         actions = [ledger.space.sample_actions(rng) for _ in range(count)]
         costs = evaluator.costs(cost, actions)
-        chosen = int(np.argmax(ledger.objective(evaluator.observe(actions, rng), costs)))
+        chosen = int(np.argmax(ledger.objective.at_target()(evaluator.observe(actions, rng), costs)))
         gains.append(ours - ledger.objective(evaluator.accuracies([actions[chosen]])[0], costs[chosen]))
     return np.array(gains)

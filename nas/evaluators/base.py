@@ -132,6 +132,12 @@ def checked(result: Measurement | Failure) -> Measurement | Failure:
     return Measurement(accuracy, epochs, seconds if 0 <= seconds < math.inf else 0.0)
 
 
+def in_range(result: Measurement) -> bool:
+    """Whether a measurement that was read from a file is one that can be."""
+    kinds = type(result.accuracy) in (int, float), type(result.epochs) is int, type(result.seconds) in (int, float)
+    return all(kinds) and 0 <= result.accuracy <= 1 and result.epochs >= 0 and 0 <= result.seconds < math.inf
+
+
 def describe(error: BaseException) -> str:
     """An exception as the one-line reason of a failed child."""
     first = (str(error).strip().splitlines() or [""])[0]

@@ -11,7 +11,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -41,6 +41,9 @@ from search_space.blocks import BlockKind, added_kinds, register
 
 CONNECT_SECONDS = 5
 
+_ANSWER_SECONDS = 60
+"""How long machines are waited for that may be unable to train; later, their children tell."""
+
 _DIED = "the worker died or couldn't load the evaluator, and so did every retry"
 """What is known of a training that reported nothing."""
 
@@ -67,12 +70,14 @@ class TuneExecutor:
                 the same everywhere, or one child after the other fails.
         """
         context = self._start()
-        searcher = _SourceSearcher(source)
+        searcher = _SourceSearcher(source, self._room)
         try:
+            workers = self._fits()
             if self.address is not None:
-                _check_nodes([node for node in _nodes() if self._room(node)], evaluator)
+                _check_nodes([node for node in _nodes() if self._room_on(node)], evaluator)
+                workers = self.section.workers or workers
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
-                self._tuner(searcher, evaluator, self._fits(), scratch).fit()
+                self._tuner(searcher, evaluator, workers, scratch).fit()
             if searcher.error is None:
                 searcher.finisher.release()
         finally:
@@ -105,14 +110,13 @@ class TuneExecutor:
         terminate = signal.getsignal(signal.SIGTERM)
         try:
             return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, ValueError, ray.exceptions.AuthenticationError) as error:
-            token = (
-                "" if "RAY_AUTH_MODE" in os.environ else "; if the cluster asks for a token, set RAY_AUTH_MODE=token"
-            )
-            raise InputError(f"--ray-address {self.address}: {describe(error)}{token}") from None
-        except RuntimeError as error:  # another version of Ray or Python, told in several lines
-            where = "Ray can't start here" if self.address is None else f"--ray-address {self.address}"
-            raise InputError(f"{where}: {' '.join(str(error).split())}") from None
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+            told = " ".join(str(error).split())  # another version of Ray or Python takes several lines
+            if self.address is None:
+                raise InputError(f"Ray can't start here: {told}") from None
+            token = not isinstance(error, RuntimeError) and "RAY_AUTH_MODE" not in os.environ
+            hint = "; if the cluster asks for a token, set RAY_AUTH_MODE=token" if token else ""
+            raise InputError(f"--ray-address {self.address}: {told}{hint}") from None
         except OSError as error:
             raise InputError(f"Ray can't start in TMPDIR={tempfile.gettempdir()}: {error}; set another") from None
         finally:
@@ -136,17 +140,18 @@ class TuneExecutor:
         Raises:
             InputError: no node has what a child needs.
         """
-        section = self.section
-        fits = sum(map(self._room, _nodes()))
-        if fits == 0:
+        section, room = self.section, self._room()
+        if room == 0:
             wanted = f"cpus_per_child {section.cpus_per_child:g}, gpus_per_child {section.gpus_per_child:g}"
             raise InputError(f"executor: {wanted}: no machine has as many for a child")
-        if section.workers and self.address is not None:
-            return section.workers  # those that find no room make an autoscaler add machines
-        return min(section.workers or fits, fits)
+        return min(section.workers or room, room)
 
-    def _room(self, node: dict[str, Any]) -> int:
-        """Children at a time on a node."""
+    def _room(self) -> int:
+        """Children that fit at a time."""
+        return sum(map(self._room_on, _nodes()))
+
+    def _room_on(self, node: dict[str, Any]) -> int:
+        """Children that fit on a node at a time."""
         section, has = self.section, node["Resources"]
         ways = [_slots(has.get("CPU", 0), section.cpus_per_child)]
         if section.gpus_per_child:
@@ -205,16 +210,17 @@ def _check_nodes(nodes: list[dict[str, Any]], evaluator: Evaluator) -> None:
     for node in nodes:
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         asked[ready.options(scheduling_strategy=here).remote(load)] = node["NodeManagerHostname"]
-    for answer, name in asked.items():
+    answered, _ = ray.wait([*asked], num_returns=len(asked), timeout=_ANSWER_SECONDS)
+    for answer in answered:
         try:
             ray.get(answer)
         except ray.exceptions.RayTaskError as error:
-            why = str(error).strip().splitlines()[-1]
+            why = str(error.cause).strip().splitlines()[0].removeprefix("System error: ")
             raise InputError(
-                f"{name} can't train: {why}; every machine needs the same modules, on PYTHONPATH"
+                f"{asked[answer]} can't train: {why}; every machine needs the same modules, on PYTHONPATH"
             ) from None
         except ray.exceptions.RayError:
-            continue  # the node is gone; Tune gets along without it
+            continue  # the node or its worker is gone, and Tune tries others
 
 
 def _ready(load: Any) -> None:
@@ -311,11 +317,12 @@ class _SourceSearcher(Searcher):
             `Journal`).
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, room: Callable[[], int]) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.error: Exception | None = None
         self.finisher = Finisher(source)
         self._source = source
+        self._room = room
         self._trials: dict[str, Trial] = {}
         self._unfinished: dict[str, dict[str, Any]] = {}
 
@@ -327,6 +334,8 @@ class _SourceSearcher(Searcher):
         """The next trial's config; None if there is none now, FINISHED if there are no more."""
         if self.error is not None:
             return Searcher.FINISHED
+        if len(self._trials) > self._room():
+            return None  # one that waits makes an autoscaler add machines; more would be chosen knowing less
         try:
             trial = self._source.next_trial()
             if trial is None and not self._trials and self.finisher.release():

@@ -293,17 +293,17 @@ def cluster():
     running.shutdown()
 
 
-def test_a_running_cluster_trains_and_is_left_running_and_more_workers_wait_for_its_next_machine(tmp_path, cluster):
+def test_a_running_cluster_trains_and_is_left_running_and_one_child_waits_for_its_next_machine(tmp_path, cluster):
     recipe = Recipe.load("digits", [f"children={CHILDREN}", "controller.name=random"])
     executor = make_executor(recipe, cluster.address)
     waiting = make_executor(Recipe.load("digits", ["executor.workers=5"]), cluster.address)
-    assert (executor.workers(), waiting.workers()) == (3, 5)
+    assert (executor.workers(), waiting.workers()) == (3, 3)
     handed_out = []
     with Journal(tmp_path / "journal.jsonl") as journal:
         study = Study(recipe, journal, lambda study: handed_out.append(len(study.ledger.running())))
         waiting.run(study, Scripted())
     assert len(study.ledger.best()) == CHILDREN
-    assert max(handed_out) == 5
+    assert max(handed_out) == 4
     assert executor.workers() == 3
 
 
@@ -315,7 +315,7 @@ def test_a_machine_that_lacks_a_module_is_named_before_any_child_is_lost(tmp_pat
     recipe = Recipe.load("digits")
     with Journal(tmp_path / "journal.jsonl") as journal:
         study = Study(recipe, journal)
-        with pytest.raises(InputError, match="can't train: ModuleNotFoundError: No module named 'my_evaluator'"):
+        with pytest.raises(InputError, match="can't train: No module named 'my_evaluator'; every machine"):
             make_executor(recipe, cluster.address).run(study, Mine())
         with pytest.raises(InputError, match="no machine has as many for a child"):
             make_executor(Recipe.load("digits", ["executor.cpus_per_child=4"]), cluster.address).run(study, Mine())

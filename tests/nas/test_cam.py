@@ -190,6 +190,17 @@ def test_other_settings_and_damage_are_refused_before_anything_is_trained(nas, r
     for damage in (b"", b"weights", files["width.pt"][:500]):
         Path("look/width.pt").write_bytes(damage)
         assert "look/width.pt: damaged" in refused(*CAM)
+    Path("look/width.pt").write_bytes(files["width.pt"])
+    found = torch.load("look/width.pt", weights_only=True)
+    weights_ = found["weights"]
+    short = dict(list(weights_.items())[1:])
+    for other in ({"accuracy": 7}, {"accuracy": None}, {"weights": short}, {"weights": None}, {"contents": 1}):
+        torch.save(found | other, "look/width.pt")
+        assert "look/width.pt: damaged" in refused(*CAM)
+    middle = len(files["width.pt"]) // 2
+    flipped = bytes([files["width.pt"][middle] ^ 255])
+    Path("look/width.pt").write_bytes(files["width.pt"][:middle] + flipped + files["width.pt"][middle + 1 :])
+    assert "look/width.pt: damaged" in refused(*CAM)
 
 
 def test_weights_stay_with_their_images_wherever_these_lie(nas, refused, small_recipe):

@@ -438,8 +438,10 @@ def test_images_that_have_moved_are_named_anew(nas, refused, small_recipe):
     [
         (r'"accuracy": [0-9.]+', '"accuracy": NaN', "a number out of range"),
         (r'"accuracy": [0-9.]+', '"accuracy": 7', "a number out of range"),
-        (r'"seconds": [0-9.]+', '"seconds": null', "the completed event of trial 0 can't be used"),
-        (r'"seconds": [0-9.]+', '"seconds": "a"', "the completed event of trial 0 can't be used"),
+        (r'"seconds": [0-9.]+', '"seconds": null', "a number out of range"),
+        (r'"epochs": [0-9]+, "cost"', '"epochs": true, "cost"', "a number out of range"),
+        (r'"cost": [0-9.]+', f'"cost": {"9" * 400}', "the completed event of trial 0 can't be used"),
+        (r'"completed"', '"compleeted"', "an event 'compleeted' is unknown"),
         (r'"space": \{', '"space": [], "other": {', "its first line lacks space"),
         (r'"recipe":', '"receipt":', "its first line lacks recipe"),
         (r'"basis":', '"base":', "the verdict event lacks 'basis'"),

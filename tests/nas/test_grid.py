@@ -275,6 +275,21 @@ def test_where_the_family_cannot_be_written_the_earlier_one_stays(again, refused
     assert {path.name: path.read_bytes() for path in (again / "family").iterdir()} == before
 
 
+@pytest.mark.parametrize(("name", "code"), [("../../victim", 0), ("a\0b", 0)])
+def test_names_that_a_user_put_into_the_figures_remove_nothing(again, nas, name, code):
+    victim = again.parent / "victim.yaml"
+    victim.write_text("mine")
+    (again / "grid.json").write_text(json.dumps({"family": [{"name": name}]}))
+    shutil.rmtree(again / "family")
+    assert nas(*COMPARED)[0] == code
+    assert victim.read_text() == "mine"
+
+
+def test_figures_nested_too_deeply_are_damaged(again, refused):
+    (again / "grid.json").write_text("[" * 100_000)
+    assert "grid.json: damaged; move it away" in refused(*COMPARED)
+
+
 def test_a_network_that_is_two_points_of_the_comparison_counts_its_luck_once():
     base = load_architecture("efficientnet-b0")
     small, large, wide = (base.with_(resolution=size) for size in (200, 240, 260))

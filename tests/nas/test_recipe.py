@@ -93,6 +93,7 @@ MISTAKES = [
     ("data.source=[a]", "data.source: "),
     ("data.holdout=1.5", "data.holdout: must be val, a share between 0 and 1, or a count of at least 2, not 1.5"),
     ("data.holdout=1", "data.holdout: "),
+    (f"data.holdout={10**400}", "data.holdout: "),
     ("data.holdout=true", "data.holdout: "),
     ("proxy.interpolation=bicubic", "proxy.interpolation: unknown key"),
     ("proxy.epochs=0", "proxy.epochs: "),

@@ -39,6 +39,14 @@ def test_no_order_at_all_is_zero():
     assert tau_interval([1, 1, 1], [1, 2, 3], np.random.default_rng(0)) == (0, 0)
 
 
+def test_a_perfect_order_of_few_is_not_certain():
+    rng = np.random.default_rng(0)
+    for sign in (1, -1):
+        low, high = sorted(sign * end for end in tau_interval(np.arange(8), sign * np.arange(8), rng))
+        assert (low, high) == (pytest.approx(2 * 0.025 ** (1 / 28) - 1), 1)
+    assert share_in_order(np.arange(8), np.arange(8), rng)[1] == pytest.approx(0.025 ** (1 / 28))
+
+
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
 def test_the_tau_interval_covers_the_truth(correlation):
     rng = np.random.default_rng(2)

@@ -160,12 +160,29 @@ def test_what_a_training_does_not_depend_on_may_change(recipe, small_recipe, tri
 
 @pytest.mark.parametrize(
     ("line", "part"),
-    [('{"event": "completed", "key": "a", "seed": 1}', "an event lacks 'accuracy'"), ('{"key": "a"}', "lacks 'seed'")],
+    [
+        ('{"event": "completed", "key": "a", "seed": 1}', "an event lacks 'accuracy'"),
+        ('{"key": "a"}', "lacks 'seed'"),
+        ('{"key": "a", "seed": 1, "accuracy": 7, "epochs": 1, "seconds": 1}', "a field is of another kind or range"),
+        ('{"key": "a", "seed": 1, "accuracy": 0.5, "epochs": null, "seconds": 1}', "of another kind or range"),
+        ('{"key": [1], "seed": 1, "accuracy": 0.5, "epochs": 1, "seconds": 1}', "of another kind or range"),
+    ],
 )
 def test_a_damaged_event_is_one_line(recipe, trials, path, line, part):
     train(path, recipe, Scripted(), trials)
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(JournalError, match=part):
+        train(path, recipe, Scripted(), trials)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("settings", 1), ("contents", [1]), ("grown_from", 1), ("grown_from", {})]
+)
+def test_a_damaged_header_is_one_line(recipe, trials, path, field, value):
+    train(path, recipe, Scripted(), trials)
+    header, *others = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(header) | {field: value}), *others]) + "\n")
+    with pytest.raises(JournalError, match="damaged"):
         train(path, recipe, Scripted(), trials)
 
 

@@ -13,6 +13,7 @@ from nas import console, run
 from nas.evaluators import Failure, Measurement, make_evaluator
 from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.ledger import BASELINE, Ledger
+from nas.objective import BAND
 from nas.recipe import Recipe
 from nas.verdict import LEAST_RANDOM, Verdict, _accuracies, _thinned, verdict
 from search_space import cost, load_architecture, load_space
@@ -208,6 +209,32 @@ def test_a_training_that_was_stopped_early_counts_as_what_it_showed(searched):
     first, _, again = ledger.measured()
     again.result = replace(again.result, accuracy=0.7, epochs=9)
     assert _accuracies([first, again]).tolist() == [first.result.accuracy, 0.7]
+
+
+def test_children_that_were_stopped_early_tell_nothing_of_random_sampling(searched):
+    ledger = searched([*range(40), *FOUND], random=40)
+    child = ledger.measured()[5]
+    child.result = replace(child.result, epochs=9)
+    assert str(verdict(ledger)) == (
+        "Whether this beat random sampling can't be told: children were stopped after 1 to 9 epochs: what they reached "
+        "can't be compared."
+    )
+
+
+def test_under_auto_random_runs_choose_among_those_that_meet_the_target(searched, monkeypatch):
+    ledger = searched([*range(40), *FOUND], 40, "objective.name=auto")
+    evaluator = make_evaluator(Recipe.load("rehearse-b0"))
+    chosen, truth = [], evaluator.accuracies
+
+    def accuracies(rows):
+        chosen.extend(rows if len(rows) == 1 else [])
+        return truth(rows)
+
+    monkeypatch.setattr(evaluator, "accuracies", accuracies)
+    assert verdict(ledger, evaluator).basis == "random runs"
+    ratios = np.array([cost.flops(SPACE.decode(row)) / 400e6 for row in chosen[1:]])
+    assert len(ratios) == 40
+    assert ((ratios >= BAND[0]) & (ratios <= BAND[1])).mean() > 0.9
 
 
 def test_of_very_many_children_the_random_ones_and_some_from_best_to_worst_are_fitted_to(searched, monkeypatch):
