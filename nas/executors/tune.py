@@ -215,7 +215,7 @@ def _check_nodes(nodes: list[dict[str, Any]], evaluator: Evaluator) -> None:
         try:
             ray.get(answer)
         except ray.exceptions.RayTaskError as error:
-            why = str(error.cause).strip().splitlines()[0].removeprefix("System error: ")
+            why = describe(error.cause).rpartition("System error: ")[2]
             raise InputError(
                 f"{asked[answer]} can't train: {why}; every machine needs the same modules, on PYTHONPATH"
             ) from None
