@@ -37,6 +37,9 @@ LEAST_MAP = 4  # pixels of the baseline's last feature map
 FINE = Rounding(divisor=1)  # equal FLOPs need fine steps
 COMPOUND = CompoundScaler(rounding=FINE)
 
+_DAMAGE = (AttributeError, BadZipFile, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What reading a damaged file of weights may raise."""
+
 Watch = Callable[[str, int, float], None]
 
 
@@ -194,13 +197,6 @@ def _baseline(architecture: Architecture, proxy: Proxy, data: ImageData) -> Arch
     return larger.child(architecture, len(data.classes))
 
 
-_DAMAGE = (
-    *(RuntimeError, OSError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError),
-    *(BadZipFile, pickle.UnpicklingError),
-)
-"""What reading a damaged file of weights may raise."""
-
-
 def _kept(path: Path, network: Architecture, recipe: Recipe, data: ImageData) -> Mapping[str, Any] | None:
     """What an earlier call trained; None if it didn't come to this network.
 
@@ -218,7 +214,7 @@ def _kept(path: Path, network: Architecture, recipe: Recipe, data: ImageData) ->
             build(network).load_state_dict(found["weights"])
         with ZipFile(path) as archive:
             sound = archive.testzip() is None and 0 <= accuracy <= 1
-    except _DAMAGE:
+    except (*_DAMAGE, pickle.UnpicklingError):
         sound = False
     if not sound:
         raise InputError(f"{path}: damaged; move it away to train this network again") from None

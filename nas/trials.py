@@ -234,7 +234,12 @@ def _value(recipe: Recipe, path: str) -> Any:
 
 
 def _result(event: Event) -> Measurement:
+    """A journaled measurement.
+
+    Raises:
+        KeyError, TypeError: the event is damaged.
+    """
     result = Measurement(event["accuracy"], event["epochs"], event["seconds"])
     if not in_range(result):
-        raise TypeError
+        raise TypeError(f"{result} can't be")
     return result

@@ -83,7 +83,7 @@ class _Pass:
         peak: most of them since the part under way began.
         peaks: most of them in each part that is done.
         images: what enters; it gets no gradient.
-        input: of the block, which no activation may overwrite.
+        block_input: of the block under way, which no activation may overwrite.
         begun: blocks that were begun, the stem's among them.
     """
 
@@ -94,7 +94,7 @@ class _Pass:
     peak: int = 0
     peaks: list[int] = field(default_factory=list)
     images: _Tensor | None = None
-    input: _Tensor | None = None
+    block_input: _Tensor | None = None
     begun: int = 0
 
     def __post_init__(self) -> None:
@@ -146,7 +146,7 @@ class _Pass:
 
     def block(self, block: Block, x: _Tensor) -> _Tensor:
         self.begun += 1
-        self.input = x
+        self.block_input = x
         if block.shortcut is None:
             return self.sequence(block.main + block.post, x, self.layer)
         main = self.sequence(block.main, x, self.layer)
@@ -189,7 +189,7 @@ class _Pass:
         return x.size if isinstance(layer, Dropout) else 0  # which were kept
 
     def activation(self, layer: Activation, x: _Tensor) -> _Tensor:
-        in_place, needs_input = x is not self.input, layer.name in NEED_INPUT
+        in_place, needs_input = x is not self.block_input, layer.name in NEED_INPUT
         saved = self.take(x.size) if in_place and needs_input and self.tape is not None else x
         out = self.hold(x) if in_place else self.feature_map(x.shape)
         self.record(_Step(out, (x,), (saved if needs_input else out,)))

@@ -80,7 +80,7 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
         DataError: they differ.
     """
     if then and now and _differ(then, now):
-        source, was, is_now = _told(then, now)
+        source, was, is_now = _difference(then, now)
         raise DataError(
             f"{source}: its content changed since the run began, from {was} to {is_now}; new children couldn't "
             "be compared with the earlier ones: put it back, or start anew elsewhere"
@@ -90,11 +90,15 @@ def check_unchanged(then: Contents | None, now: Contents | None) -> None:
 def check_same(driver: Contents, worker: Contents) -> None:
     """Refuse to measure on other data than where the search runs: children couldn't be compared.
 
+    Args:
+        driver: contents where the search runs.
+        worker: contents where a child is to train.
+
     Raises:
         DataError: they differ.
     """
     if _differ(driver, worker):
-        source, there, here = _told(driver, worker)
+        source, there, here = _difference(driver, worker)
         raise DataError(f"{source}: a worker has {here}, where the search runs there are {there}; copy the same to all")
 
 
@@ -102,8 +106,8 @@ def _differ(one: Contents, other: Contents) -> bool:
     return any(one[name] != other[name] for name in one.keys() & other.keys() - _NOT_COMPARED)
 
 
-def _told(one: Contents, other: Contents) -> tuple[str, str, str]:
-    """The field of the recipe, and what differs of it."""
+def _difference(one: Contents, other: Contents) -> tuple[str, str, str]:
+    """The recipe's field that names the data, and the two that differ, in words."""
     first, second = (
         ", ".join(f"{count:,} {name}" for name, count in each.items() if isinstance(count, int))
         for each in (one, other)

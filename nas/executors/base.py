@@ -40,7 +40,7 @@ class Source(Protocol):
         ...
 
 
-class Finisher:
+class ResultBuffer:
     """Brings results to a source; a failure that a machine may be to blame for waits until another training succeeds.
 
     Where too many fail in a row, those that wait are never recorded: `resume` trains them again.
@@ -48,39 +48,42 @@ class Finisher:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._kept: list[tuple[Trial, Measurement | Failure]] = []
+        self._waiting: list[tuple[Trial, Failure]] = []
 
-    def finish(self, trial: Trial, result: Measurement | Failure, suspect: bool) -> None:
+    def deliver(self, trial: Trial, result: Measurement | Failure, suspect: bool) -> None:
         """Bring a result.
 
         Args:
             trial: that was trained.
             result: what became of it.
-            suspect: whether it failed otherwise than by itself.
+            suspect: of a failure, whether it failed otherwise than by itself.
 
         Raises:
             InputError: too many have, one after the other.
             JournalError: a result can't be written.
         """
-        if not suspect:
-            self.release()
+        if isinstance(result, Measurement) or not suspect:
+            self.flush()
             self._source.finish(trial, result)
             return
-        self._kept.append((trial, result))
-        if len(self._kept) == _MOST_IN_A_ROW:
-            self._kept.clear()
-            assert isinstance(result, Failure)
+        self._waiting.append((trial, result))
+        if len(self._waiting) == _MOST_IN_A_ROW:
+            self._waiting.clear()
             raise InputError(
                 f"{_MOST_IN_A_ROW} trainings failed one after the other, the last by {result.reason}; a machine or a "
                 "setting may be to blame: fix it and go on, which trains them again; every result is kept"
             )
 
-    def release(self) -> bool:
-        """Bring what was kept back, for nothing else will tell; returns whether there was any."""
-        kept, self._kept = self._kept, []
-        for trial, result in kept:
+    def flush(self) -> bool:
+        """Bring what waits, for nothing else will tell; returns whether anything did.
+
+        Raises:
+            JournalError: a result can't be written.
+        """
+        waiting, self._waiting = self._waiting, []
+        for trial, result in waiting:
             self._source.finish(trial, result)
-        return bool(kept)
+        return bool(waiting)
 
 
 def measure(evaluator: Evaluator, architecture: Architecture, seed: int, report: Report) -> Measurement:

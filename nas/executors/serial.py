@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, describe
-from nas.executors.base import OWN, Finisher, Source, measure
+from nas.executors.base import OWN, ResultBuffer, Source, measure
 from nas.ledger import Trial
 from search_space import InputError
 
@@ -13,10 +13,10 @@ class SerialExecutor:
 
     def run(self, source: Source, evaluator: Evaluator) -> None:
         """Train until the source is done (see `Executor.run`)."""
-        finisher = Finisher(source)
-        while (trial := source.next_trial()) or finisher.release():
+        results = ResultBuffer(source)
+        while (trial := source.next_trial()) or results.flush():
             if trial is not None:
-                finisher.finish(trial, *_measured(evaluator, trial))
+                results.deliver(trial, *_measured(evaluator, trial))
 
     def workers(self) -> int:
         """One (see `Executor.workers`)."""

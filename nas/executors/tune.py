@@ -32,7 +32,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.evaluators.base import Evaluator, Failure, Measurement, check_same, describe
-from nas.executors.base import OWN, Finisher, Source, measure
+from nas.executors.base import OWN, ResultBuffer, Source, measure
 from nas.journal import JournalError, JournalFullError
 from nas.ledger import Trial
 from nas.recipe import ExecutorSection
@@ -79,7 +79,7 @@ class TuneExecutor:
             with tempfile.TemporaryDirectory(prefix="nas-tune-") as scratch:
                 self._tuner(searcher, evaluator, workers, scratch).fit()
             if searcher.error is None:
-                searcher.finisher.release()
+                searcher.results.flush()
         finally:
             self._stop(context)
             if searcher.error is not None:
@@ -315,12 +315,13 @@ class _SourceSearcher(Searcher):
         error: what must end the search, kept because Tune wraps what its callbacks raise. What is being trained comes
             to its end first where that can be kept: also on a full disk, for the journal has some room left (see
             `Journal`).
+        results: on their way to the source.
     """
 
     def __init__(self, source: Source, room: Callable[[], int]) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.error: Exception | None = None
-        self.finisher = Finisher(source)
+        self.results = ResultBuffer(source)
         self._source = source
         self._room = room
         self._trials: dict[str, Trial] = {}
@@ -338,7 +339,7 @@ class _SourceSearcher(Searcher):
             return None  # one that waits makes an autoscaler add machines; more would be chosen knowing less
         try:
             trial = self._source.next_trial()
-            if trial is None and not self._trials and self.finisher.release():
+            if trial is None and not self._trials and self.results.flush():
                 trial = self._source.next_trial()
         except JournalFullError as problem:
             self.error = problem
@@ -360,7 +361,7 @@ class _SourceSearcher(Searcher):
         if trial is None or not (self.error is None or _lets_finish(self.error)):
             return
         try:
-            self.finisher.finish(trial, _result(unfinished if error or result is None else result), suspect=error)
+            self.results.deliver(trial, _result(unfinished if error or result is None else result), suspect=error)
         except Exception as problem:
             if not _lets_finish(problem):
                 self.error = problem
