@@ -62,8 +62,8 @@ class SearchProgress(_Screen):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._began = time.monotonic()
         self._before: int | None = None
+        self._began = 0.0
         self._most_running = 1
         self._shown = 0
 
@@ -71,7 +71,7 @@ class SearchProgress(_Screen):
         """Show the state of the search."""
         done = len(ledger.finished()) + (ledger.baseline.result is not None)
         if self._before is None:
-            self._before = done
+            self._before, self._began = done, time.monotonic()  # not the time that a replay took
         if self._live:
             self._live.update(self._panel(ledger, done))
             return

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 LEVEL = 0.95  # of every interval
 RESAMPLES = 4000
 FEWEST = 4  # networks whose spread says enough to shrink by
+_FAR, _MAD = 4.0, 1.4826  # standard deviations that are far off, and those of a median absolute deviation
 
 Floats = NDArray[np.float64]
 
@@ -88,27 +89,38 @@ def shrink(observations: Sequence[Sequence[float]], noise: Noise) -> list[Estima
     Parametric empirical Bayes (Morris, JASA 1983): networks are normal around a common mean, repeats normal around
     their network. The total squared error is smaller than that of the plain means, and the highest estimate is
     inflated much less by having been picked; the errors include that mean and spread are estimated themselves. With
-    fewer than four networks, which say too little about their spread, these are the plain means.
+    fewer than four networks, which say too little about their spread, these are the plain means. So are those of
+    networks far off the rest (Hampel identifier: Davies & Gather, JASA 1993): one that collapsed would make the
+    differences between all others look real.
 
     Args:
         observations: the repeats of each network; their numbers may differ.
         noise: of a repeat.
     """
-    plain = [noise.mean(repeats) for repeats in observations]
-    count = len(plain)
-    if count < FEWEST or noise.variance == 0:
-        return plain
-    means = np.array([estimate.value for estimate in plain])
-    variances = np.array([estimate.error**2 for estimate in plain])
+    estimates = [noise.mean(repeats) for repeats in observations]
+    means = np.array([estimate.value for estimate in estimates])
+    variances = np.array([estimate.error**2 for estimate in estimates])
+    off = np.abs(means - np.median(means))
+    alike = np.flatnonzero(off <= _FAR * max(_MAD * float(np.median(off)), math.sqrt(variances.mean())))
+    if len(alike) < FEWEST or noise.variance == 0:
+        return estimates
+    shrunk = _shrunk(means[alike], variances[alike], noise.df)
+    for i, value, error in zip(alike, *shrunk, strict=True):
+        estimates[i] = Estimate(float(value), float(error), noise.df)
+    return estimates
+
+
+def _shrunk(means: Floats, variances: Floats, df: int) -> tuple[Floats, Floats]:
+    """Empirical Bayes estimates and their errors of plain means, whose variances were estimated with `df`."""
+    count = len(means)
     spread = max(0.0, float(means.var(ddof=1) - variances.mean()))
     weights = 1 / (variances + spread)
     centre = float(weights @ means / weights.sum())
-    small_sample = (count - 3) / (count - 1) * noise.df / (noise.df + 2)  # both variances are estimates
+    small_sample = (count - 3) / (count - 1) * df / (df + 2)  # both variances are estimates
     share = small_sample * variances * weights
-    values = means + share * (centre - means)
     known = variances * (1 - (1 - weights / weights.sum()) * share)
     errors = np.sqrt(known + 2 / (count - 3) * share**2 * (means - centre) ** 2)
-    return [Estimate(float(value), float(error), noise.df) for value, error in zip(values, errors, strict=True)]
+    return means + share * (centre - means), errors
 
 
 def kendall_tau(x: ArrayLike, y: ArrayLike) -> float:

@@ -141,6 +141,14 @@ def test_fewer_repeats_are_shrunk_more():
     assert few.error > many.error
 
 
+@pytest.mark.parametrize("far", [-30.0, -5.0, 5.0])
+def test_a_network_far_off_keeps_its_mean_and_the_rest_are_shrunk_as_if_alone(far):
+    noise, rest = Noise(1.0, 20), [[0.3], [-0.5], [0.8], [0.0], [-1.0]]
+    *estimates, last = shrink([*rest, [far]], noise)
+    assert estimates == shrink(rest, noise)
+    assert last == noise.mean([far])
+
+
 def test_fewer_than_four_networks_keep_their_means():
     seen = [[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]]
     assert [estimate.value for estimate in shrink(seen, Noise.pooled(seen))] == [1.5, 4.0, 0.5]
