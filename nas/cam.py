@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from nas.data import ImageData, Pixels, Rows, load, rank_in_class
 from nas.evaluators import ProxyEvaluator
 from nas.evaluators.base import check_unchanged
-from nas.limits import check_training
+from nas.limits import check_gpu, check_training
 from nas.model import Network, build
 from nas.recipe import Proxy, Recipe
 from nas.scaling import DIMENSIONS, CompoundScaler, Rounding
@@ -111,6 +111,7 @@ def cam(
         raise InputError(f"--images {images}: must be at least 1")
     if phi == 0:
         raise InputError("--phi 0: grows nothing, and there would be nothing to compare")
+    check_gpu(recipe.executor)
     first = _images(recipe, recipe.proxy.resolution or architecture.resolution)
     rows = spread_over_classes(first.labels, first.val, images)
     networks = grown(_baseline(architecture, recipe.proxy, first), phi, scaler)

@@ -1,13 +1,25 @@
-"""What this machine's memory can't hold is refused before anything is allocated."""
+"""What this machine lacks, memory or a GPU, is said before anything is allocated."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 
+import torch
+
 from nas.quantities import format_quantity
-from nas.recipe import Recipe
+from nas.recipe import ExecutorSection, Recipe
 from search_space import Architecture, InputError, cost
+
+
+def check_gpu(executor: ExecutorSection) -> None:
+    """Refuse to train on a GPU in this process if it has none.
+
+    Raises:
+        InputError: the message names the field.
+    """
+    if executor.gpus_per_child and not torch.cuda.is_available():
+        raise InputError("executor.gpus_per_child: torch sees no GPU here; set it to 0")
 
 
 def check_inference(architecture: Architecture) -> None:

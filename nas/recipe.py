@@ -70,6 +70,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 LEAST_FLOPS = 1e5
 """Fewer than any network has, in multiply-adds."""
 
+_LEAST_SHARE = 0.0001  # of a CPU core or a GPU
+
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Several = Annotated[int, Field(ge=2, lt=2**63)]
@@ -214,7 +216,7 @@ class ExecutorSection(_Section):
         workers: children at a time; None for as many as fit when it starts. If more are asked for than fit on a Ray
             cluster, machines that join it are used.
         cpus_per_child: CPU cores of a child; also its threads.
-        gpus_per_child: GPUs of a child; 0.5 puts two on one.
+        gpus_per_child: Share of a GPU for a child, which trains on one at most; 0.5 puts two on one.
         time_limit: seconds after which a child is given up.
         retries: how often a child is started again after its worker died, or failed for a reason other than
             divergence, memory or time.
@@ -223,7 +225,7 @@ class ExecutorSection(_Section):
     name: Literal["tune", "serial"] = "tune"
     workers: Count | None = None
     cpus_per_child: Positive = 1.0
-    gpus_per_child: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    gpus_per_child: Annotated[float, Field(ge=0, le=1)] = 0.0
     time_limit: Positive = 3600.0
     retries: Whole = 1
     early_stopping: EarlyStopping | None = None
@@ -234,6 +236,9 @@ class ExecutorSection(_Section):
             raise ValueError("early_stopping: needs children side by side; use the executor tune")
         if self.name == "serial" and self.workers not in (None, 1):
             raise ValueError("workers: the serial executor trains one child at a time; use the executor tune")
+        for name in ("cpus_per_child", "gpus_per_child"):
+            if 0 < getattr(self, name) < _LEAST_SHARE:
+                raise ValueError(f"{name}: must be at least {_LEAST_SHARE}, the smallest share that Ray knows")
         return self
 
 

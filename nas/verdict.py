@@ -32,6 +32,7 @@ _DRAWS = 400
 _POOL = (1000, 4000)  # random architectures at which an accuracy model is drawn
 _UPPER_QUARTILE = 0.6745  # of the standard normal distribution
 _BROKEN = 3.0  # standard deviations below what was expected of a training that broke down
+_LOST = 0.05  # least share of the median that it lost
 _ROWS = 1500  # children that the accuracy model is fitted to at most
 _STREAM = 7  # sets the verdict's random draws apart from the children's
 
@@ -237,7 +238,8 @@ def _sound_model(
     residuals = AccuracyModel(kinds, x[sound], y[sound]).loo_residuals()
     middle, upper = np.quantile(residuals, (0.5, 0.75))
     sound = sound.copy()
-    sound[sound] = residuals >= middle - _BROKEN * (upper - middle) / _UPPER_QUARTILE
+    as_expected = residuals >= middle - _BROKEN * (upper - middle) / _UPPER_QUARTILE
+    sound[sound] = as_expected | (y[sound] >= (1 - _LOST) * np.median(y[sound]))
     return AccuracyModel(kinds, x[sound], y[sound]), sound
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from nas.executors.base import Executor
 from nas.executors.serial import SerialExecutor
+from nas.limits import check_gpu
 from nas.recipe import Recipe
 from search_space import InputError
 
@@ -26,8 +25,8 @@ def make_executor(recipe: Recipe, ray_address: str | None = None) -> Executor:
         if ray_address is not None:
             instead = "; set executor.name=tune" if recipe.proxy else ""
             raise InputError(f"--ray-address: this recipe trains in one process, without Ray{instead}")
-        if recipe.proxy is not None and recipe.executor.gpus_per_child and not torch.cuda.is_available():
-            raise InputError("executor.gpus_per_child: torch sees no GPU here; set it to 0")
+        if recipe.proxy is not None:
+            check_gpu(recipe.executor)
         return SerialExecutor()
     from nas.executors.tune import TuneExecutor
 

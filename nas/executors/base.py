@@ -63,8 +63,8 @@ class ResultBuffer:
             JournalError: a result can't be written.
         """
         if isinstance(result, Measurement) or not suspect:
-            self.flush()
             self._source.finish(trial, result)
+            self.flush()
             return
         self._waiting.append((trial, result))
         if len(self._waiting) == _MOST_IN_A_ROW:
@@ -80,10 +80,11 @@ class ResultBuffer:
         Raises:
             JournalError: a result can't be written.
         """
-        waiting, self._waiting = self._waiting, []
-        for trial, result in waiting:
-            self._source.finish(trial, result)
-        return bool(waiting)
+        any_waiting = bool(self._waiting)
+        while self._waiting:
+            self._source.finish(*self._waiting[0])
+            del self._waiting[0]
+        return any_waiting
 
 
 def measure(evaluator: Evaluator, architecture: Architecture, seed: int, report: Report) -> Measurement:

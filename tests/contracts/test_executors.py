@@ -171,13 +171,13 @@ class OneByOne:
 
     def finish(self, trial, result):
         self.under_way = False
-        self.results.append((trial.number, result.reason))
+        self.results.append((trial.number, result))
 
 
 def test_failures_are_told_where_nothing_else_is_under_way_and_at_the_end():
     source = OneByOne()
     make_executor(Recipe.load("digits", ["executor.name=serial"])).run(source, Broken())
-    assert source.results == [(number, "RuntimeError: no kernel image") for number in range(3)]
+    assert source.results == [(number, Failure("RuntimeError: no kernel image")) for number in range(3)]
     source = OneByOne()
     searcher = tune._SourceSearcher(source, room=lambda: 1)
     for number in range(3):
@@ -185,6 +185,16 @@ def test_failures_are_told_where_nothing_else_is_under_way_and_at_the_end():
         searcher.on_trial_complete(f"trial {number}", error=True)
     assert searcher.suggest("another") == searcher.FINISHED
     assert [number for number, _ in source.results] == [0, 1, 2]
+
+
+def test_a_measurement_is_recorded_before_the_failures_that_waited_for_it():
+    """The disk may hold no more than one of them, and a failure can be had again."""
+    source = OneByOne()
+    failed, measured, _ = source.waiting
+    results = base.ResultBuffer(source)
+    results.deliver(failed, Failure("out of memory"), suspect=True)
+    results.deliver(measured, Measurement(0.5, 1, 0.0), suspect=False)
+    assert source.results == [(1, Measurement(0.5, 1, 0.0)), (0, Failure("out of memory"))]
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,7 @@ def test_what_was_trained_before_a_stop_is_kept(small_recipe):
         (["--recipe", "rehearse-b0"], "rehearse-b0: activation maps need a recipe that trains on images"),
         (["--set", "proxy.epoch=3"], "did you mean epochs?"),
         (["-o", "small.yaml"], "-o small.yaml: is not a folder"),
+        (["--set", "executor.gpus_per_child=1"], "executor.gpus_per_child: torch sees no GPU here"),
         (["-o", "."], "-o .: exists and holds no activation maps"),
     ],
 )

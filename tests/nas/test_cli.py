@@ -441,6 +441,7 @@ def test_images_that_have_moved_are_named_anew(nas, refused, small_recipe):
         (r'"seconds": [0-9.]+', '"seconds": null', "a number out of range"),
         (r'"epochs": [0-9]+, "cost"', '"epochs": true, "cost"', "a number out of range"),
         (r'"cost": [0-9.]+', f'"cost": {"9" * 400}', "the completed event of trial 0 can't be used"),
+        (r'"cost": [0-9.]+', '"cost": "abc"', "the completed event of trial 0 can't be used: could not convert"),
         (r'"completed"', '"compleeted"', "an event 'compleeted' is unknown"),
         (r'"space": \{', '"space": [], "other": {', "its first line lacks space"),
         (r'"recipe":', '"receipt":', "its first line lacks recipe"),

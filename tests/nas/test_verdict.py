@@ -15,7 +15,7 @@ from nas.evaluators.benchmark import BenchmarkEvaluator
 from nas.ledger import BASELINE, Ledger
 from nas.objective import BAND
 from nas.recipe import Recipe
-from nas.verdict import LEAST_RANDOM, Verdict, _accuracies, _thinned, verdict
+from nas.verdict import LEAST_RANDOM, Verdict, _accuracies, _sound_model, _thinned, verdict
 from search_space import cost, load_architecture, load_space
 
 SPACE = load_space("accel-nasbench")
@@ -123,6 +123,13 @@ def test_a_search_as_good_as_random_cannot_be_told_from_it(searched):
     assert found.beats is None
     assert found.low < 0 < found.high
     assert str(found).startswith("Can't tell whether this beat random sampling")
+
+
+def test_ordinary_trainings_are_sound_where_most_accuracies_are_equal():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((40, 6))
+    y = np.where(np.arange(40) < 24, 1.0, rng.uniform(0.98, 0.995, 40))
+    assert _sound_model(np.arange(6), rows, y, np.ones(40, bool))[1].all()
 
 
 def test_a_second_look_is_the_same(searched):
