@@ -16,7 +16,7 @@ def bench_table(summary: Mapping[str, Any]) -> Table:
     headings = ("controller", "seeds", *budgets, "ms per child")
     title = "regret in accuracy points: median (quartiles)"
     if summary["setup"]["objective"] == "auto":
-        title += "; beside the best reward of the form that auto begins with, which may miss T"
+        title += "; beside the best reward under hard, whose network may miss T"
     table = plain(headings, ("controller",), title)
     for name, figures in summary["controllers"].items():
         if not figures["seeds"]:

@@ -112,8 +112,8 @@ def classes_words(recipe: Recipe, baseline: Architecture, contents: Contents | N
     if there in (None, counted) or recipe.deployment.num_classes is not None:
         return ""
     return (
-        f"the deployed network has {counted:,} classes, which costs count, and the images have {there}: "
-        f"--set deployment.num_classes={there} gives it as many"
+        f"FLOPs and params are those of a network with {counted:,} classes, and the images have {there}: "
+        f"--set deployment.num_classes={there} counts as many"
     )
 
 
@@ -123,9 +123,19 @@ def blind_words(recipe: Recipe, space: SearchSpace) -> str:
     if not names:
         return ""
     return (
-        f"the proxy trains the same network whatever these are, so only cost and luck decide them: {', '.join(names)}; "
-        "fix them in the space, or set proxy.width, proxy.resolution or proxy.final_size so that they differ"
+        "the proxy trains the same network whatever is chosen for these, so only cost and luck decide: "
+        f"{', '.join(names)}; fix them in the space, or set proxy.width, proxy.resolution or proxy.final_size so that "
+        "they differ"
     )
+
+
+def gpu_words(recipe: Recipe) -> str:
+    """That a GPU is left idle; empty where none is, or nothing trains."""
+    import torch
+
+    if recipe.proxy is None or recipe.executor.gpus_per_child or not torch.cuda.is_available():
+        return ""
+    return "children train on the CPU though there is a GPU: --set executor.gpus_per_child=1 trains them on it"
 
 
 def latency_words(ledger: Ledger) -> str:
@@ -151,7 +161,7 @@ def _trust(ledger: Ledger, winner: Child, gain: float) -> str:
         if event.get("gain") is None:
             return f"{longer}, its reward is estimated at {event['estimate']:.4f}"
         above, low, high = event["gain"]
-        believed = ": believe that" if low < high else ", for no training's luck showed"
+        believed = ": believe that" if low < high else "; repeats were identical, so seed noise is unknown"
         return f"{longer}, the gain is estimated at {above:+.4f} (95% interval {low:+.4f} to {high:+.4f}){believed}"
     if _noiseless(ledger):
         return "It was looked up without noise, so none of this is luck"
@@ -191,7 +201,7 @@ def _place(ledger: Ledger, baseline: Child) -> str:
     own, ratio = f"{format_quantity(baseline.cost or 0)} {unit}", ledger.objective.ratio
     rivals = [child for child in ledger.best() if ratio(child.cost) <= ratio(baseline.cost)]
     if not rivals or baseline.accuracy is None:
-        return f"{words} None has its {own} or {_BETTER[unit]}."
+        return f"{words} No child has its {own} or {_BETTER[unit]}."
     rival = max(rivals, key=lambda child: (child.accuracy, -ratio(child.cost)))
     luckiest = f", the luckiest of {len(rivals):,}" if len(rivals) > 1 and not _noiseless(ledger) else ""
     return (
@@ -227,7 +237,7 @@ def target_words(ledger: Ledger) -> str:
         if section.name == "auto":
             words += "; the controller knows none that meets it: train more children, or set another T"
         elif ledger.recipe.target_cancels:
-            words += "; with one exponent T doesn't change the ranking: objective.name=auto meets it"
+            words += "; with a single exponent T has no effect on the ranking: --set objective.name=auto hits it"
     return words
 
 

@@ -69,6 +69,7 @@ def run_search(
             told = (
                 console.images_words(recipe, ledger.contents),
                 console.classes_words(recipe, ledger.baseline.trial.architecture, ledger.contents),
+                console.gpu_words(recipe),
                 console.latency_words(ledger),
                 console.blind_words(recipe, ledger.space),
             )

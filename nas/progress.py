@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Self
 
-from rich import progress as bars
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -21,31 +20,14 @@ from nas.trials import Trials
 LINE_EVERY = 2.0  # seconds between two lines in a log file
 
 
-class _Log:
-    """Lines in a log file, which has no terminal's bars, and not too many of them."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._at = 0.0
-
-    @property
-    def due(self) -> bool:
-        """Whether the last line was long enough ago."""
-        return time.monotonic() - self._at >= LINE_EVERY
-
-    def line(self, text: str) -> None:
-        """Print a line."""
-        self._at = time.monotonic()
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
 class _Screen:
-    """What redraws itself in a terminal, and is a line at a time in a log file."""
+    """What redraws itself in a terminal; in a log file a line at a time, and not too many of them."""
 
     def __init__(self, console: Console) -> None:
-        self._log = _Log(console)
         live = Live(Text("starting"), console=console, refresh_per_second=4, transient=True)
         self._live = live if console.is_terminal else None
+        self._console = console
+        self._printed_at = 0.0
 
     def __enter__(self) -> Self:
         if self._live:
@@ -55,6 +37,22 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._live.stop()
+
+    @property
+    def _due(self) -> bool:
+        """Whether the last line was printed long enough ago."""
+        return time.monotonic() - self._printed_at >= LINE_EVERY
+
+    def _print(self, line: str) -> None:
+        self._printed_at = time.monotonic()
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _show(self, line: str, always: bool = False) -> None:
+        """Show a line: in a log file if one is due, or `always`."""
+        if self._live:
+            self._live.update(Text(line))
+        elif always or self._due:
+            self._print(line)
 
 
 class SearchProgress(_Screen):
@@ -78,8 +76,8 @@ class SearchProgress(_Screen):
         handed_out = len(ledger.finished()) + len(ledger.running()) >= ledger.recipe.children
         self._most_running = max(self._most_running, len(ledger.running()))
         settled = handed_out or len(ledger.running()) == self._most_running  # the next child has been handed out
-        if done > self._shown and settled and (handed_out or self._log.due):
-            self._log.line(self._status(ledger, done))
+        if done > self._shown and settled and (handed_out or self._due):
+            self._print(self._status(ledger, done))
             self._shown = done
 
     def _status(self, ledger: Ledger, done: int) -> str:
@@ -116,10 +114,8 @@ class TrialsProgress(_Screen):
         line = f"{done}/{total} {what} done, {failed} failed"
         if done > self._before:
             line += f" | {duration((total - done) * (now - self._began) / (done - self._before))} left"
-        if self._live:
-            self._live.update(Text(line))
-        elif (new and done < total) or (done > self._before and (done == total or self._log.due)):
-            self._log.line(line)
+        if self._live or (done < total if new else done > self._before):
+            self._show(line, always=new or done == total)
 
 
 class TurnsProgress(_Screen):
@@ -127,39 +123,18 @@ class TurnsProgress(_Screen):
 
     def update(self, name: str, epoch: int, accuracy: float) -> None:
         """Show how far the training of a network is."""
-        line = f"{name}: {accuracy:.2%} after epoch {epoch}"
-        if self._live:
-            self._live.update(Text(line))
-        elif self._log.due:
-            self._log.line(line)
+        self._show(f"{name}: {accuracy:.2%} after epoch {epoch}")
 
 
-class BenchProgress:
-    """Live progress of searches side by side: a bar in a terminal, a line at a time in a log file."""
+class BenchProgress(_Screen):
+    """Live progress of searches side by side: one line that changes in a terminal, a line at a time in a log."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self._log = None if console.is_terminal else _Log(console)
-        self._progress = bars.Progress(
-            bars.TextColumn("{task.completed}/{task.total} searches"),
-            bars.BarColumn(),
-            bars.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=total)
-        self._done, self._total = 0, total
-
-    def __enter__(self) -> BenchProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        super().__init__(console)
+        self._done, self._total, self._began = 0, total, time.monotonic()
 
     def advance(self) -> None:
         """Count a finished search."""
         self._done += 1
-        self._progress.advance(self._task)
-        if self._log and (self._done == self._total or self._log.due):
-            self._log.line(f"{self._done}/{self._total} searches done")
+        left = (self._total - self._done) * (time.monotonic() - self._began) / self._done
+        self._show(f"{self._done}/{self._total} searches done | {duration(left)} left", self._done == self._total)

@@ -61,8 +61,8 @@ def _luck(found: Retraining) -> list[str]:
     above = [values[first] - sum(values) / len(values) for values in (search, again)]
     name = found.leaders[first].child.trial.architecture.name
     lines = [
-        f"luck: of these {len(search)} the best measured, {name}, stood {above[0]:+.4f} from their mean, retrained it "
-        f"stands {above[1]:+.4f}; the two orders agree with Kendall's tau {kendall_tau(search, again):.2f}."
+        f"luck: the best measured of these {len(search)}, {name}, was {above[0]:+.4f} from their mean, and retrained "
+        f"is {above[1]:+.4f}; the two orders agree with Kendall's tau {kendall_tau(search, again):.2f}."
     ]
     if found.epochs == found.search_epochs:
         change = (sum(again) - sum(search)) / len(again)

@@ -27,5 +27,5 @@ def how_estimated(leaders: int) -> str:
 def clearness(gain: Estimate) -> str:
     """Whether its interval leaves out zero."""
     if gain.low == gain.high:
-        return "all trainings of a network gave the same accuracy, which tells nothing of their luck"
+        return "repeated trainings were identical, so seed noise is unknown"
     return "a clear difference" if gain.low > 0 else "clearly worse" if gain.high < 0 else "can't be told apart"

@@ -156,7 +156,7 @@ class BenchmarkEvaluator:
             some = count if fitted == self._contents["networks"] else f"{fitted:,} of {count}"
             answers = f"a surrogate fitted to {some}, Kendall's tau {self.tau:.2f} on unseen ones"
         noise = "a child is one of its network's trainings" if self._seeds else f"noise {self.noise:g} points"
-        guesses = f"; it guesses what {_first_of(self.guessed)} does, for no network has it" if self.guessed else ""
+        guesses = f"; no network has {_first_of(self.guessed)}, whose effect is extrapolated" if self.guessed else ""
         devices = "".join(
             f"; {name} is predicted too, Kendall's tau {device.log.tau:.2f}"
             for name, device in self._devices.items()

@@ -276,7 +276,7 @@ class TestSurrogate:
         more = [accel_row(accel, actions, made_up(accel, actions)[0]) for actions in draw(accel, 200, seed=1)]
         rows = [row | {"throughput_a100": None} for row in (*rows, *more) if not row["se"][3]]
         part = BenchmarkEvaluator.load(write(rows), accel)
-        assert str(part).endswith("; it guesses what stages[3].se_ratio 0.25 does, for no network has it")
+        assert str(part).endswith("; no network has stages[3].se_ratio 0.25, whose effect is extrapolated")
         assert "guesses" not in str(evaluator)
 
     def test_of_very_many_rows_it_learns_from_some(self, accel, accel_rows, write, monkeypatch):

@@ -20,7 +20,7 @@ from search_space.transform import for_small_images, scale_width
 
 load = cache(load_space)
 by_name = pytest.mark.parametrize("name", names("architecture"))
-PER_SPACE, CHUNK = 60, 30
+PER_SPACE, CHUNK = 40, 20
 
 
 def small(*stages: StageSpec, **fields) -> Architecture:
