@@ -27,6 +27,9 @@ _LEAST_UNIT = 1e-6
 
 _JITTER = 1e-6
 
+_PERFECT, _ONE_SIDED = 1 - 1e-9, 1.645
+"""The rank correlation that counts as perfect, and the 95% quantile of a normal distribution."""
+
 _OWN, _OWN_DEGREES, _LEAST_OWN = 0.2, 8, 0.05
 """Prior on the share of the unexplained variance that is the network's own and not its seed's: its expectation, its
 weight in degrees of freedom, and the least value of the estimate."""
@@ -125,18 +128,21 @@ class AccuracyModel:
         residuals: np.ndarray = self._weights / self._inverse.diagonal()
         return residuals
 
-    def rank_correlation(self) -> float:
-        """Spearman's, between each observation and its prediction from all others.
+    def plausible_rank_correlation(self) -> float:
+        """What Spearman's, between each observation and its prediction from all others, may be, told by four or more.
 
-        The hyperparameters have seen all of them, which flatters a model of few observations: of pure noise it is
-        near 0.4 with 20 of them, and 0 with 100.
+        The upper end of a one-sided 95% interval by Fisher's z (Fieller, Hartley & Pearson, Biometrika 44, 1957). The
+        hyperparameters have seen all observations, which flatters a model of few: of pure noise the correlation itself
+        is near 0.4 with 20 of them, and 0 with 100. Where all are equal a model of them is right.
         """
         from scipy.stats import spearmanr  # half a second, which no command without a model should take
 
         left_out = self._y - self.loo_residuals()
-        if np.ptp(self._y) == 0 or np.ptp(left_out) == 0:
-            return 0.0
-        return float(spearmanr(left_out, self._y).statistic)
+        if np.ptp(self._y) == 0:
+            return 1.0
+        correlation = 0.0 if np.ptp(left_out) == 0 else float(spearmanr(left_out, self._y).statistic)
+        error = 1.03 / np.sqrt(len(self._y) - 3)
+        return float(np.tanh(np.arctanh(np.clip(correlation, -_PERFECT, _PERFECT)) + _ONE_SIDED * error))
 
     def own_share(self, networks: np.ndarray) -> float:
         """The share of the variance left unexplained by the model that is due to the networks, not to their seeds.

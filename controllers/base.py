@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from search_space import Architecture, InputError, SearchSpace
+from search_space.errors import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,14 @@ Observation = tuple[float | None, float | None, float | None]
 class Outcome:
     """What became of a suggestion: a finite reward, or a failure with its reason.
 
+    Attributes:
+        suggestion: what was measured.
+        reward: the objective's; None if it failed.
+        accuracy: in [0, 1], where it is known.
+        cost: in the objective's unit, where it is known.
+        failure: the reason.
+        stored: Whether it was told before and answers another suggestion of the same network: nothing was trained.
+
     Raises:
         InputError: Neither or both of reward and failure are given, or a number is NaN or infinite.
     """
@@ -50,6 +59,7 @@ class Outcome:
     accuracy: float | None = None
     cost: float | None = None
     failure: str | None = None
+    stored: bool = False
 
     def __post_init__(self) -> None:
         if (self.reward is None) == (self.failure is None):
@@ -108,7 +118,7 @@ class Options:
             value, low, high = getattr(self, spec.name), spec.metadata["low"], spec.metadata["high"]
             whole = isinstance(spec.default, int)
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                raise InputError(f"{spec.name}: expected {'an integer' if whole else 'a number'}, got {value!r}")
+                raise InputError(f"{spec.name}: expected {'an integer' if whole else 'a number'}, got {shown(value)}")
             if not low <= value <= high:
                 raise InputError(f"{spec.name}: {value!s:.40} is outside [{low:g}, {high:g}]")
 

@@ -48,9 +48,8 @@ class ModelBasedOptions(PPOOptions):
 
     Attributes:
         warm_up: Children that are drawn at random first.
-        gate: The model counts if the rank correlation of its leave-one-out predictions is at least this. The default
-            asks for little: a model that learned nothing expects the mean, the exact cost decides, and that measured
-            better than the policy alone.
+        gate: The model counts as long as the rank correlation of its leave-one-out predictions may be this much: the
+            upper end of a 95% interval. Few children refute no model, a hundred that tell nothing do.
         exploration: What the model's standard deviations are multiplied by, for it is surer of itself than it should
             be where it has been looking for the best.
         rollouts: Architectures per update of the policy against the model.
@@ -58,7 +57,7 @@ class ModelBasedOptions(PPOOptions):
     """
 
     warm_up: int = option(10, low=2)
-    gate: float = option(0.0, low=-1.0, high=1.0)
+    gate: float = option(0.3, low=-1.0, high=1.0)
     exploration: float = option(2.5, low=0.0, high=1e3)
     rollouts: int = option(32, low=2, high=10_000)
     model_updates: int = option(1, low=0)
@@ -123,9 +122,8 @@ class ModelBased(PPO):
         self._pending[self._key(made.actions)] = made.actions
 
     def _learn(self, outcome: Outcome) -> None:
-        actions, version = outcome.suggestion.actions, self._version
-        key = self._key(actions)
-        if outcome.suggestion.again or key not in self._known:  # else it is a stored result
+        key, version = self._key(outcome.suggestion.actions), self._version
+        if not outcome.stored:
             self.reward_model.add(outcome)
         self._known.add(key)
         self._pending.pop(key, None)
@@ -171,7 +169,7 @@ class ModelBased(PPO):
 
     def _trusts(self, model: AccuracyModel) -> bool:
         """Whether the model's cross-validated fit is good enough."""
-        return model.rank_correlation() >= self.options.gate
+        return model.plausible_rank_correlation() >= self.options.gate
 
     def _best(self, model: AccuracyModel, leaders: Sequence[Actions]) -> float:
         """The largest expected reward of the first leader and of what is under way."""

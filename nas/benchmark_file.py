@@ -217,12 +217,24 @@ def _rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _row(line: str, where: str) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        held = dict(pairs)
+        if len(held) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise BenchmarkError(f"{where}: {next(name for name in names if names.count(name) > 1)}: is there twice")
+        return held
+
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=unique)
+    except BenchmarkError:
+        raise
     except (ValueError, RecursionError):
         raise BenchmarkError(f"{where}: not JSON: {line.strip()[:40]!r}") from None
     if not isinstance(row, dict):
         raise BenchmarkError(f"{where}: must be a JSON object, not {line.strip()[:40]!r}")
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BenchmarkError(f"{where}: {name}: must be a finite number, not {value}")
     return row
 
 

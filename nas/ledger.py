@@ -78,9 +78,11 @@ class Child:
 
     def outcome(self, suggestion: Suggestion) -> Outcome:
         """What the controller is told of one of the suggestions, once there is a result."""
+        stored = suggestion is not self.suggestions[0]
         if self.reward is not None:
-            return Outcome(suggestion, reward=self.reward, accuracy=self.accuracy, cost=self.cost)
-        return Outcome(suggestion, failure=self.result.reason if isinstance(self.result, Failure) else "not finished")
+            return Outcome(suggestion, self.reward, self.accuracy, self.cost, stored=stored)
+        reason = self.result.reason if isinstance(self.result, Failure) else "not finished"
+        return Outcome(suggestion, failure=reason, stored=stored)
 
 
 class Ledger:

@@ -19,6 +19,7 @@ from nas.objective import OWN_EXPONENTS, Objective, make_objective
 from nas.quantities import parse_quantity
 from nas.recipe_errors import RecipeError, first_error
 from search_space import Architecture, InputError, SearchSpace, library, load_architecture, load_space
+from search_space.errors import shown
 from search_space.files import flow
 from search_space.transform import for_proxy
 
@@ -49,7 +50,7 @@ def _held_out(value: object) -> object:
         or (type(value) is int and 2 <= value < 2**63)
     ):
         return value
-    raise ValueError(f"must be val, a share between 0 and 1, or a count of at least 2, not {value!r}")
+    raise ValueError(f"must be val, a share between 0 and 1, or a count of at least 2, not {shown(value)}")
 
 
 def _absolute(names: Collection[str], value: str) -> str:

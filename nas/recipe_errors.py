@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from search_space.errors import InputError, did_you_mean
+from search_space.errors import InputError, did_you_mean, shown
 
 
 class RecipeError(InputError):
@@ -27,9 +27,9 @@ def first_error(error: ValidationError, model: type[BaseModel]) -> str:
         if path == "format":
             message += f"; begin with the line format: {get_args(model.model_fields['format'].annotation)[0]}"
     elif first["type"] == "model_type":
-        message = f"must be a section with {', '.join(_fields(first['loc'], model))}, not {first['input']!r}"
+        message = f"must be a section with {', '.join(_fields(first['loc'], model))}, not {shown(first['input'])}"
     elif first["type"] != "value_error" and not isinstance(first["input"], (dict, BaseModel)):
-        message = f"{message}, not {first['input']!r}"
+        message = f"{message}, not {shown(first['input'])}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     separator = "." if isinstance(first["input"], dict) and first["type"] == "value_error" else ": "  # a section's own
     return f"{path}{separator}{message}{more}" if path else f"{message}{more}"

@@ -257,7 +257,7 @@ class Study:
                 self._waiting.append(child.trial)
                 return
             if known is not None and known.result is not None:
-                self._journal_update(self._tell(known, [suggestion]))
+                self._journal_update(self._tell(known, known.suggestions[-1:]))
         self.exhausted = not self.ledger.running()
 
     def _tell(self, child: Child, suggestions: Iterable[Suggestion]) -> dict[str, float]:

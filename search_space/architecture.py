@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from search_space.blocks import Block, BlockKind, conv_norm, expand_stage, kind_of, kinds
-from search_space.errors import ArchitectureError, InputError
+from search_space.errors import ArchitectureError, InputError, shown
 from search_space.files import flow, read_format, write_file
 from search_space.layers import ACTIVATIONS, Activation, Dropout, GlobalPool, Layer, Linear, Pool, Shape
 
@@ -25,28 +25,28 @@ T = TypeVar("T")
 
 def _integer(where: str, value: object, least: int = 1) -> None:
     if type(value) is not int or not least <= value <= _LARGEST:
-        raise ArchitectureError(f"{where}: must be a whole number from {least} to {_LARGEST:,}, not {value!r}")
+        raise ArchitectureError(f"{where}: must be a whole number from {least} to {_LARGEST:,}, not {shown(value)}")
 
 
 def _number(where: str, value: object, low: float, high: float) -> None:
     if type(value) not in (int, float) or not low <= value <= high:  # type: ignore[operator]
-        raise ArchitectureError(f"{where}: must be a number from {low:g} to {high:g}, not {value!r}")
+        raise ArchitectureError(f"{where}: must be a number from {low:g} to {high:g}, not {shown(value)}")
 
 
 def _file_name(where: str, value: object) -> None:
     """Refuse a name that would be hidden, or that leads out of its folder."""
     if not (isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()) or re.search(r"^\.|[/\\]", value):
-        raise ArchitectureError(f"{where}: must be text that can name a file, not {value!r}")
+        raise ArchitectureError(f"{where}: must be text that can name a file, not {shown(value)}")
 
 
 def _kernel(where: str, value: object) -> None:
     if type(value) is not int or value not in range(1, 32, 2):
-        raise ArchitectureError(f"{where}: must be an odd number of pixels from 1 to 31, not {value!r}")
+        raise ArchitectureError(f"{where}: must be an odd number of pixels from 1 to 31, not {shown(value)}")
 
 
 def _choice(where: str, value: object, names: tuple[str, ...], otherwise: str = "") -> None:
     if value not in names:
-        raise ArchitectureError(f"{where}: {value!r} is unknown; use one of {', '.join(names)}{otherwise}")
+        raise ArchitectureError(f"{where}: {shown(value)} is unknown; use one of {', '.join(names)}{otherwise}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ def build(kind: type[T], values: object, where: str = "") -> T:
     """
     prefix = f"{where}." if where else ""
     if not isinstance(values, Mapping):
-        raise ArchitectureError(f"{where}: must be a mapping of fields, not {values!r}")
+        raise ArchitectureError(f"{where}: must be a mapping of fields, not {shown(values)}")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     for name in values:
         if name not in known:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from reprlib import Repr
+
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 8
+_SHORT.maxstring = _SHORT.maxother = 120
 
 
 class InputError(ValueError):
@@ -26,3 +31,8 @@ def did_you_mean(name: str, known: Sequence[str], there_are: str) -> str:
     """The known name that was probably meant; where none is near, `there_are` and all of them."""
     near = get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else f"{there_are} {', '.join(known)}"
+
+
+def shown(value: object) -> str:
+    """A value that a user wrote, for a message: cut short, and null where YAML has none."""
+    return "null" if value is None else _SHORT.repr(value)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from search_space.errors import InputError
+from search_space.errors import InputError, shown
 
 
 class _Loader(yaml.SafeLoader):
@@ -94,7 +94,7 @@ def read_format(path: Path, wanted: str) -> dict[str, Any]:
     """
     values = dict(read_yaml(path))
     if (found := values.pop("format", None)) != wanted:
-        wrong = f"must be {wanted}, not {found!r}" if found else f"missing; begin with the line format: {wanted}"
+        wrong = f"must be {wanted}, not {shown(found)}" if found else f"missing; begin with the line format: {wanted}"
         raise InputError(f"{path}: format: {wrong}")
     return values
 

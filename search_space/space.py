@@ -14,7 +14,7 @@ import numpy as np
 
 from search_space.architecture import Architecture, HeadSpec, StageSpec, StemSpec, build
 from search_space.blocks import Block, expand_stage
-from search_space.errors import InputError, SpaceError
+from search_space.errors import InputError, SpaceError, shown
 from search_space.files import read_format
 from search_space.layers import Shape
 
@@ -83,7 +83,7 @@ class SearchSpace:
         values = dict(values)
         self.name: str = values.get("name", "unnamed")
         if not isinstance(self.name, str):
-            raise SpaceError(f"name: must be a text, not {self.name!r}")
+            raise SpaceError(f"name: must be a text, not {shown(self.name)}")
         found: dict[tuple[str, str], Decision] = {}
         self._parts = {name: self._fields(found, name, values.pop(name)) for name in ("stem", "head") if name in values}
         stages = values.pop("stages", None)
@@ -109,7 +109,7 @@ class SearchSpace:
 
     def _fields(self, found: dict[tuple[str, str], Decision], where: str, values: object) -> _Fields:
         if not isinstance(values, Mapping):
-            raise SpaceError(f"{where}: must be a mapping of fields, not {values!r}")
+            raise SpaceError(f"{where}: must be a mapping of fields, not {shown(values)}")
         fixed, open_ = {}, {}
         for field, value in values.items():
             name = f"{where}.{field}" if where else field

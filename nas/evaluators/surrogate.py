@@ -14,9 +14,10 @@ from controllers.features import Features
 from controllers.threads import single_threaded
 from nas.benchmark_file import BenchmarkError
 from nas.evaluators.gaussian_process import GaussianProcess, MeanFunction
+from nas.quantities import plural
 from search_space.space import Actions
 
-_LEAST_ROWS, _LEAST_TAU = 200, 0.5
+_LEAST_ROWS, _LEAST_TAU = 50, 0.5
 _DECIMALS = 6
 
 _MOST_ROWS = 5_000
@@ -48,7 +49,9 @@ class Surrogate:
         from scipy.stats import kendalltau
 
         if len(known) < _LEAST_ROWS:
-            raise BenchmarkError(f"{where}: {len(known):,} networks are too few to learn from; {_LEAST_ROWS} at least")
+            raise BenchmarkError(
+                f"{where}: {plural(len(known), 'network')}, too few to learn from; {_LEAST_ROWS} at least"
+            )
         values = np.array(list(known.values()))
         if np.ptp(values) == 0:
             raise BenchmarkError(f"{where}: all {len(known)} networks have the same value")

@@ -63,8 +63,10 @@ class ResultBuffer:
             JournalError: a result can't be written.
         """
         if isinstance(result, Measurement) or not suspect:
-            self._source.finish(trial, result)
-            self.flush()
+            try:
+                self.flush()
+            finally:  # a full disk may still have room for this one
+                self._source.finish(trial, result)
             return
         self._waiting.append((trial, result))
         if len(self._waiting) == _MOST_IN_A_ROW:
@@ -82,8 +84,7 @@ class ResultBuffer:
         """
         any_waiting = bool(self._waiting)
         while self._waiting:
-            self._source.finish(*self._waiting[0])
-            del self._waiting[0]
+            self._source.finish(*self._waiting.pop(0))
         return any_waiting
 
 

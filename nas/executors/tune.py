@@ -41,6 +41,10 @@ from search_space.blocks import BlockKind, added_kinds, register
 
 CONNECT_SECONDS = 5
 
+_GREETING, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), b"\x04"
+"""What opens a connection of HTTP/2, which Ray's head node speaks, and the type of the frame that it answers with (RFC
+9113, section 3.4)."""
+
 _ANSWER_SECONDS = 60
 """How long machines are waited for that may be unable to train; later, their children tell."""
 
@@ -111,6 +115,7 @@ class TuneExecutor:
         try:
             return ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+            ray.shutdown()  # what a start that failed left behind
             told = " ".join(str(error).split())  # another version of Ray or Python takes several lines
             if self.address is None:
                 raise InputError(f"Ray can't start here: {told}") from None
@@ -275,11 +280,19 @@ def _check_address(address: str) -> None:
     if address.startswith("ray://"):
         raise InputError(f"--ray-address {address}: no Ray Client; give auto or HOST:6379 on a node of the cluster")
     host, separator, port = address.rpartition(":")
-    if separator and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        except (OSError, ValueError) as error:  # a name that can't be one
-            raise InputError(f"--ray-address {address}: no Ray cluster answers: {error}") from None
+    if not (separator and port.isdecimal()):
+        return
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS) as connection:
+            connection.sendall(_GREETING)
+            answer = connection.recv(len(_GREETING))
+    except (OSError, ValueError) as error:  # a name that can't be one
+        raise InputError(f"--ray-address {address}: no Ray cluster answers: {error}") from None
+    if answer[3:4] != _SETTINGS and "RAY_USE_TLS" not in os.environ:
+        raise InputError(
+            f"--ray-address {address}: what answers is not Ray's head node, which takes workers at port 6379 unless it "
+            "was started with another (8265 is the dashboard's)"
+        )
 
 
 def _train_child(config: dict[str, Any], evaluator: Evaluator, kinds: dict[str, BlockKind]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import controllers
 from controllers.random import RandomSearch
 from nas.evaluators import Failure, Measurement
 from nas.executors import base, make_executor, tune
-from nas.journal import Journal
+from nas.journal import Journal, JournalFullError
 from nas.ledger import Trial
 from nas.recipe import Recipe
 from nas.study import Study
@@ -187,14 +189,26 @@ def test_failures_are_told_where_nothing_else_is_under_way_and_at_the_end():
     assert [number for number, _ in source.results] == [0, 1, 2]
 
 
-def test_a_measurement_is_recorded_before_the_failures_that_waited_for_it():
-    """The disk may hold no more than one of them, and a failure can be had again."""
-    source = OneByOne()
-    failed, measured, _ = source.waiting
+class Full(OneByOne):
+    """What it is brought goes into the journal's last room."""
+
+    def finish(self, trial, result):
+        super().finish(trial, result)
+        raise JournalFullError("full")
+
+
+def test_where_the_disk_is_full_a_measurement_is_kept_beside_the_failures_that_waited_for_it():
+    source = Full()
+    first, second, measured = source.waiting
     results = base.ResultBuffer(source)
-    results.deliver(failed, Failure("out of memory"), suspect=True)
-    results.deliver(measured, Measurement(0.5, 1, 0.0), suspect=False)
-    assert source.results == [(1, Measurement(0.5, 1, 0.0)), (0, Failure("out of memory"))]
+    for failed in (first, second):
+        results.deliver(failed, Failure("out of memory"), suspect=True)
+    with pytest.raises(JournalFullError):
+        results.deliver(measured, Measurement(0.5, 1, 0.0), suspect=False)
+    assert source.results == [(0, Failure("out of memory")), (2, Measurement(0.5, 1, 0.0))]
+    with pytest.raises(JournalFullError):
+        results.flush()
+    assert source.results[2:] == [(1, Failure("out of memory"))]
 
 
 @dataclass(frozen=True)
@@ -296,6 +310,15 @@ def test_an_address_where_no_cluster_answers_is_refused(tmp_path, address, why):
     recipe = Recipe.load("digits")
     with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(InputError, match=why):
         make_executor(recipe, address).run(Study(recipe, journal), Scripted())
+
+
+def test_an_address_where_something_else_answers_is_refused():
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        with pytest.raises(InputError, match=rf"--ray-address {address}: what answers is not Ray's head node"):
+            make_executor(Recipe.load("digits"), address).workers()
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")

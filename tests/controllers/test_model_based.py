@@ -142,10 +142,22 @@ def test_a_stored_result_that_is_told_again_is_no_other_training(build, space):
     controller = build()
     told = search(space, controller, 30)
     before = controller.reward_model.estimates(controller.reward_model.accuracy_model())
-    controller.tell([outcome(space, replace(suggestion, again=False)) for suggestion in told])
+    controller.tell([replace(outcome(space, suggestion), stored=True) for suggestion in told])
     after = controller.reward_model.estimates(controller.reward_model.accuracy_model())
     assert before[0] == after[0]
     assert np.array_equal(before[1], after[1])
+
+
+def test_every_training_counts_whoever_asked_for_it(build, space):
+    """One that was lucky once is not handed over after what its honest trainings tell."""
+    controller, rng = build(), np.random.default_rng(3)
+    search(space, controller, 40)
+    poor = Suggestion((0,) * len(space.decisions))
+    cost = flops(space.decode(poor.actions))
+    controller.tell([Outcome(poor, reward(0.95, cost), 0.95, cost)])
+    assert controller.recommend().key() == space.decode(poor.actions).key()
+    controller.tell([outcome(space, poor, rng) for _ in range(20)])
+    assert controller.recommend().key() != space.decode(poor.actions).key()
 
 
 @pytest.mark.parametrize("in_flight", [1, 8])
@@ -285,6 +297,18 @@ def test_a_network_that_failed_is_not_suggested_again(build, space):
     assert key not in {space.decode(suggestion.actions).key() for suggestion in search(space, controller, 25)}
 
 
+def test_accuracies_of_pure_noise_earn_no_trust_in_the_end(build, space):
+    controller, rng = build(), np.random.default_rng(2)
+    trusted = []
+    for _ in range(140):
+        (suggestion,) = controller.ask()
+        accuracy, cost = rng.normal(0.6, 0.02), flops(space.decode(suggestion.actions))
+        controller.tell([Outcome(suggestion, reward(accuracy, cost), accuracy, cost)])
+        trusted += [figures["model_trusted"] for figures in [controller.pop_diagnostics()] if figures]
+    assert trusted[0]
+    assert not any(trusted[-4:])
+
+
 def test_without_trust_in_the_model_the_policy_suggests(build, space):
     never, plain = build(gate=1.0, warm_up=5), build(gate=-1.0, warm_up=5)
     suggestions = search(space, never, 25)
@@ -323,7 +347,7 @@ def test_the_model_predicts_what_it_has_not_seen(observations):
     x, y = observations
     model = AccuracyModel(KINDS, x[:45], y[:45])
     assert np.corrcoef(model.mean(x[45:]), y[45:])[0, 1] > 0.75
-    assert model.rank_correlation() > 0.75
+    assert 0.75 < model.plausible_rank_correlation() < 1
 
 
 def test_adding_observations_equals_conditioning_on_them_at_once(observations):

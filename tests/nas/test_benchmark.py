@@ -534,7 +534,7 @@ class TestBadFiles:
         self.refused(write(accel_rows), SearchSpace(values | {"stages": wide}), message)
 
     def test_too_few_rows(self, accel, accel_rows, write):
-        self.refused(write(accel_rows[:150]), accel, "150 networks are too few to learn from; 200 at least")
+        self.refused(write(accel_rows[:49]), accel, "49 networks, too few to learn from; 50 at least")
 
     def test_accuracies_that_the_networks_do_not_tell(self, accel, accel_rows, write):
         tops = np.random.default_rng(0).permutation([row["top1"] for row in accel_rows])
