@@ -292,8 +292,10 @@ def _arrays(path: Path, holdout: str | float | None) -> _Source:
 
 def _labels(path: Path, key: str) -> Rows:
     labels = _member(path, key)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{path}: {key} must be N integer labels, not {labels.dtype} of shape {labels.shape}")
+    if not labels.size:
+        raise DataError(f"{path}: {key} must be N integer labels, and holds none")
     if labels.min() < 0 or labels.max() >= np.iinfo(np.int32).max:
         raise DataError(f"{path}: {key} has labels out of range ({labels.min()} to {labels.max()})")
     return labels.astype(np.int64)
@@ -431,5 +433,5 @@ def _eight_bits(levels: NDArray[Any]) -> Pixels:
     highest = levels.max()
     if levels.dtype.kind == "f" or levels.min() < 0 or 0 < highest < 2**12 or highest >= 2**16:
         found = f"{levels.dtype} grey levels from {levels.min():g} to {highest:g}"
-        raise ValueError(f"{found}: save it with 8 bits, or with 16 that are used")
+        raise ValueError(f"{found}: save it with 8 bits, or with 16 bits whose range is used")
     return (levels >> 8).astype(np.uint8)

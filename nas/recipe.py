@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -182,7 +182,8 @@ class ObjectiveSection(_Section):
         least = {"flops": LEAST_FLOPS, "params": 1e3}.get(self.cost, 0)
         if self.target < least:
             unit = {"flops": "multiply-adds", "params": "parameters"}[self.cost]
-            raise ValueError(f"target: {self.target:g} {unit} is less than any network has; write {self.target:g}M?")
+            hint = f"; write {self.target:g}M?" if self.target >= 1 else ""
+            raise ValueError(f"target: {self.target:g} {unit} is less than any network has{hint}")
         return self
 
     @model_validator(mode="after")
@@ -399,16 +400,16 @@ class Recipe(_Section):
 
     def load_space(self) -> SearchSpace:
         """The search space of the deployed network."""
-        return _deploy(load_space(self.space), self._deployment(), f"{self.space}, as `deployment` asks for it")
+        space = _loaded("space", load_space, self.space)
+        return _deploy(space, self._deployment(), f"{self.space}, as `deployment` asks for it")
 
     def load_baseline(self) -> Architecture:
         """The network to compare with, deployed as the children are: at their resolution, with their classes."""
         space = self.load_space()
         network, chosen = space.decode([0] * len(space.decisions)), {decision.name for decision in space.decisions}
         shared = {field: getattr(network, field) for field in Deployment.model_fields if field not in chosen}
-        return _deploy(
-            load_architecture(self.baseline), shared, f"baseline: {self.baseline}, deployed as {self.space}'s are"
-        )
+        baseline = _loaded("baseline", load_architecture, self.baseline)
+        return _deploy(baseline, shared, f"baseline: {self.baseline}, deployed as {self.space}'s are")
 
     def make_objective(self) -> Objective:
         """The reward."""
@@ -424,6 +425,14 @@ class Recipe(_Section):
 
     def _deployment(self) -> dict[str, int]:
         return self.deployment.model_dump(exclude_none=True)
+
+
+def _loaded(field: str, load: Callable[[str], Deployable], name: str) -> Deployable:
+    """The space or network that a field names; the message of an error names the field too."""
+    try:
+        return load(name)
+    except InputError as error:
+        raise type(error)(f"{field}: {error}") from None
 
 
 def _deploy(what: Deployable, fields: Mapping[str, int], where: str) -> Deployable:

@@ -28,7 +28,7 @@ def first_error(error: ValidationError, model: type[BaseModel]) -> str:
             message += f"; begin with the line format: {get_args(model.model_fields['format'].annotation)[0]}"
     elif first["type"] == "model_type":
         message = f"must be a section with {', '.join(_fields(first['loc'], model))}, not {shown(first['input'])}"
-    elif first["type"] != "value_error" and not isinstance(first["input"], (dict, BaseModel)):
+    elif first["type"] not in ("value_error", "too_short") and not isinstance(first["input"], (dict, BaseModel)):
         message = f"{message}, not {shown(first['input'])}"
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     separator = "." if isinstance(first["input"], dict) and first["type"] == "value_error" else ": "  # a section's own

@@ -189,8 +189,8 @@ def check(recipe: Recipe) -> None:
         )
     if recipe.scale:
         coefficients(recipe.scale.step, recipe.scale.tolerance)
-    _check_deployment(recipe)
     section, space = recipe.objective, recipe.load_space()
+    _check_deployment(recipe)
     if recipe.benchmark:
         check_space(recipe.benchmark.source, space)
         if not space.contains(recipe.load_baseline()):

@@ -189,8 +189,11 @@ class Architecture:
 
     def key(self) -> str:
         """16 hex digits, the same for two architectures exactly if they expand to the same network."""
-        digest = blake2b(f"{self.resolution} {float(self.drop_path)}".encode(), digest_size=8)
-        for part in self.parts():
+        parts = self.parts()
+        blocks = [block for part in parts[1:-1] for block in part.blocks]
+        drops = self.drop_path if any(block.shortcut is not None for block in blocks[1:]) else 0  # never the first
+        digest = blake2b(f"{self.resolution} {float(drops)}".encode(), digest_size=8)
+        for part in parts:
             digest.update(_fingerprint(part))
         return digest.hexdigest()
 

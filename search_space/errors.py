@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from reprlib import Repr
 
 _SHORT = Repr()
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 3, 8, 8
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 8, 8
 _SHORT.maxstring = _SHORT.maxother = 120
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -219,12 +220,16 @@ class SearchSpace:
             actions: one index into `choices` per decision.
 
         Raises:
-            SpaceError: too few or too many actions, or an index out of range.
+            SpaceError: too few or too many actions, or one that is no index or out of range.
         """
         if len(actions) != len(self.decisions):
             raise SpaceError(
                 f"actions: {len(actions)} given, the space {self.name} has {len(self.decisions)} decisions"
             )
+        try:
+            actions = [operator.index(action) for action in actions]
+        except TypeError:
+            raise SpaceError(f"actions: must be whole numbers, not {shown(actions)}") from None
         for decision, action in zip(self.decisions, actions, strict=True):
             if not 0 <= action < len(decision.choices):
                 raise SpaceError(f"{decision.name}: action {action} is not one of its {len(decision.choices)} choices")

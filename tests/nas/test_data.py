@@ -418,7 +418,7 @@ def test_arrays_are_split_like_folders(tmp_path):
         ({"x_train": np.zeros((29, 8, 8), np.uint8)}, "x_train has 29 images but y_train has 30 labels"),
         ({"y_train": np.zeros((30, 3), int)}, "y_train must be N integer labels"),
         ({"y_train": np.zeros(30)}, "y_train must be N integer labels, not float64"),
-        ({"y_train": np.array([], int)}, "y_train must be N integer labels"),
+        ({"y_train": np.array([], int)}, "y_train must be N integer labels, and holds none"),
         ({"y_train": np.arange(30) % 3 - 1}, "y_train has labels out of range"),
         ({"y_train": np.arange(30) % 3 + 1}, "no image has label 0"),
         ({"y_train": np.arange(30) % 3 * 700_000_000}, "0 to 1400000000 without gaps; no image has label 1"),

@@ -45,6 +45,12 @@ def test_an_objective_that_there_is_not(name, target, field):
         make_objective(name, target)
 
 
+@pytest.mark.parametrize("exponents", [{"w": 0.07}, {"w": -0.07, "w_above": 0.1}, {"w": float("nan")}])
+def test_an_exponent_that_rewards_cost_is_refused(exponents):
+    with pytest.raises(InputError, match=r"^objective\.w: must be negative or 0"):
+        make_objective("mnasnet", T, **exponents)
+
+
 @pytest.mark.parametrize(("flops", "reward"), [(T, 0.7), (2 * T, 0.6), (T / 2, 0.65)])
 def test_tunas_absolute_reward(flops, reward):
     assert AbsoluteObjective(T, w=-0.1)(0.7, flops) == pytest.approx(reward, rel=1e-12)

@@ -48,7 +48,10 @@ architectures = st.builds(
 
 def expanded(network: Architecture) -> tuple:
     """What a network is: everything that its module is built from."""
-    return network.resolution, float(network.drop_path), [block for part in network.parts() for block in part.blocks]
+    stem, *stages, head = network.parts()
+    blocks = [block for part in stages for block in part.blocks]
+    dropped = [block.shortcut is not None and network.drop_path * i / len(blocks) for i, block in enumerate(blocks)]
+    return network.resolution, stem.blocks, blocks, dropped, head.blocks
 
 
 @given(architectures)
@@ -254,6 +257,10 @@ EQUAL = {
     ),
     "a whole or a real number": pair(replace(STAGE, exp_ratio=4), replace(STAGE, exp_ratio=4.0)),
     "no drop-path as whole or real": (small(STAGE, drop_path=0, dropout=0), small(STAGE, drop_path=0.0, dropout=0.0)),
+    "drop-path where nothing is added to drop it from": (
+        small(CONV, replace(STAGE, skip="none"), drop_path=0.2),
+        small(CONV, replace(STAGE, skip="none"), drop_path=0),
+    ),
     "another name": (small(STAGE, name="a"), small(STAGE, name="b")),
 }
 

@@ -209,6 +209,8 @@ def test_a_list_of_one_is_no_decision():
     [
         ((0, 0), "actions: 2 given"),
         ((0, 0, 0, 0), "actions: 4 given"),
+        ((0.5, 0, 0), "actions: must be whole numbers, not (0.5, 0, 0)"),
+        (("a", 0, 0), "actions: must be whole numbers"),
         ((2, 0, 0), "stages[0].exp_ratio: action 2"),
         ((0, 0, -1), "stages[1].kernel_size: action -1"),
     ],
