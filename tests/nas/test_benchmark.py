@@ -558,6 +558,13 @@ class TestBadFiles:
         self.refused(write(content), accel, message)
         self.refused(write(content, "bench.jsonl.gz"), accel, message)
 
+    def test_a_field_twice_or_a_number_that_is_none(self, accel, accel_rows, write):
+        first, second = (json.dumps(row) for row in accel_rows[:2])
+        twice = second.replace("{", '{"top1": 61.0, ', 1)
+        self.refused(write(f"{first}\n{twice}\n"), accel, "line 2: top1: is there twice$")
+        unused = [accel_rows[0], accel_rows[1] | {"train_time": float("nan")}]
+        self.refused(write(unused), accel, "line 2: train_time: must be a finite number, not nan$")
+
     def test_files_that_can_not_be_read(self, accel, accel_rows, write, tmp_path):
         self.refused(str(tmp_path / "nowhere.jsonl"), accel, "can't be read: No such file or directory")
         self.refused(str(tmp_path), accel, "can't be read: Is a directory")
