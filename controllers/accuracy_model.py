@@ -128,21 +128,22 @@ class AccuracyModel:
         residuals: np.ndarray = self._weights / self._inverse.diagonal()
         return residuals
 
-    def plausible_rank_correlation(self) -> float:
-        """What Spearman's, between each observation and its prediction from all others, may be, told by four or more.
+    def rank_correlation(self) -> tuple[float, float]:
+        """Spearman's, between each observation and its prediction from all others, and what it may be.
 
-        The upper end of a one-sided 95% interval by Fisher's z (Fieller, Hartley & Pearson, Biometrika 44, 1957). The
-        hyperparameters have seen all observations, which flatters a model of few: of pure noise the correlation itself
-        is near 0.4 with 20 of them, and 0 with 100. Where all are equal a model of them is right.
+        The latter is the upper end of a one-sided 95% interval by Fisher's z (Fieller, Hartley & Pearson, Biometrika
+        44, 1957), of four observations or more. The hyperparameters have seen all of them, which flatters a model of
+        few: of pure noise the correlation is near 0.4 with 20 of them, and 0 with 100. Where all are equal, both are 1.
         """
         from scipy.stats import spearmanr  # half a second, which no command without a model should take
 
         left_out = self._y - self.loo_residuals()
         if np.ptp(self._y) == 0:
-            return 1.0
+            return 1.0, 1.0
         correlation = 0.0 if np.ptp(left_out) == 0 else float(spearmanr(left_out, self._y).statistic)
         error = 1.03 / np.sqrt(len(self._y) - 3)
-        return float(np.tanh(np.arctanh(np.clip(correlation, -_PERFECT, _PERFECT)) + _ONE_SIDED * error))
+        z = np.arctanh(np.clip(correlation, -_PERFECT, _PERFECT))
+        return correlation, float(np.tanh(z + _ONE_SIDED * error))
 
     def own_share(self, networks: np.ndarray) -> float:
         """The share of the variance left unexplained by the model that is due to the networks, not to their seeds.

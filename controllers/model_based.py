@@ -48,8 +48,8 @@ class ModelBasedOptions(PPOOptions):
 
     Attributes:
         warm_up: Children that are drawn at random first.
-        gate: The model counts as long as the rank correlation of its leave-one-out predictions may be this much: the
-            upper end of a 95% interval. Few children refute no model, a hundred that tell nothing do.
+        gate: The model counts as long as the rank correlation of its leave-one-out predictions isn't negative and may
+            be this much by its 95% interval: few children refute no model, a hundred that it can't predict do.
         exploration: What the model's standard deviations are multiplied by, for it is surer of itself than it should
             be where it has been looking for the best.
         rollouts: Architectures per update of the policy against the model.
@@ -169,7 +169,8 @@ class ModelBased(PPO):
 
     def _trusts(self, model: AccuracyModel) -> bool:
         """Whether the model's cross-validated fit is good enough."""
-        return model.plausible_rank_correlation() >= self.options.gate
+        correlation, plausible = model.rank_correlation()
+        return correlation >= min(0.0, self.options.gate) and plausible >= self.options.gate
 
     def _best(self, model: AccuracyModel, leaders: Sequence[Actions]) -> float:
         """The largest expected reward of the first leader and of what is under way."""
