@@ -49,7 +49,7 @@ class ModelBasedOptions(PPOOptions):
     Attributes:
         warm_up: Children that are drawn at random first.
         gate: The model counts as long as the rank correlation of its leave-one-out predictions isn't negative and may
-            be this much by its 95% interval: few children refute no model, a hundred that it can't predict do.
+            be this much, the upper end of its one-sided 95% interval: few children refute no model, many can.
         exploration: What the model's standard deviations are multiplied by, for it is surer of itself than it should
             be where it has been looking for the best.
         rollouts: Architectures per update of the policy against the model.

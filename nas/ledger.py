@@ -14,7 +14,7 @@ from nas.evaluators.base import Contents, Failure, Measurement, in_range
 from nas.journal import FORMAT, Event, JournalError
 from nas.objective import Objective
 from nas.recipe import Recipe
-from search_space import Architecture, InputError, SearchSpace, cost
+from search_space import Architecture, SearchSpace, cost
 
 BASELINE = 0  # the baseline's trial number; the children count from 1
 
@@ -146,7 +146,7 @@ class Ledger:
         """
         try:
             return self._apply(event)
-        except InputError:
+        except JournalError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             where = f"the {event.get('event')} event of trial {event.get('trial')}"

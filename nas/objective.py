@@ -151,9 +151,9 @@ def make_objective(
         raise InputError(f"objective.name: {name!r} is unknown; use one of {', '.join(FORMS)}")
     if not 0 < target < math.inf:
         raise InputError(f"objective.target: must be positive, not {target:g}")
-    for exponent in (w, w_above):
+    for field, exponent in (("w", w), ("w_above", w_above)):
         if exponent is not None and not exponent <= 0:
-            raise InputError(f"objective.w: must be negative or 0, not {exponent:g}, which rewards cost")
+            raise InputError(f"objective.{field}: must be negative or 0, not {exponent:g}, which rewards cost")
     w, w_above = OWN_EXPONENTS.get(name, (PAPER_W if w is None else w, w_above))
     return FORMS[name](target, w, w_above, more_is_better)
 

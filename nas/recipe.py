@@ -218,7 +218,7 @@ class ExecutorSection(_Section):
         workers: children at a time; None for as many as fit when it starts. If more are asked for than fit on a Ray
             cluster, machines that join it are used.
         cpus_per_child: CPU cores of a child; also its threads.
-        gpus_per_child: Share of a GPU for a child, which trains on one at most; 0.5 puts two on one.
+        gpus_per_child: GPUs of a child, which trains on one at most; 0.5 puts two on one.
         time_limit: seconds after which a child is given up.
         retries: how often a child is started again after its worker died, or failed for a reason other than
             divergence, memory or time.
@@ -227,7 +227,7 @@ class ExecutorSection(_Section):
     name: Literal["tune", "serial"] = "tune"
     workers: Count | None = None
     cpus_per_child: Positive = 1.0
-    gpus_per_child: Annotated[float, Field(ge=0, le=1)] = 0.0
+    gpus_per_child: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     time_limit: Positive = 3600.0
     retries: Whole = 1
     early_stopping: EarlyStopping | None = None

@@ -98,11 +98,13 @@ def shrink(observations: Sequence[Sequence[float]], noise: Noise) -> list[Estima
         noise: of a repeat.
     """
     estimates = [noise.mean(repeats) for repeats in observations]
+    if len(estimates) < FEWEST or noise.variance == 0:
+        return estimates
     means = np.array([estimate.value for estimate in estimates])
     variances = np.array([estimate.error**2 for estimate in estimates])
     off = np.abs(means - np.median(means))
     alike = np.flatnonzero(off <= _FAR * max(_MAD * float(np.median(off)), math.sqrt(variances.mean())))
-    if len(alike) < FEWEST or noise.variance == 0:
+    if len(alike) < FEWEST:
         return estimates
     shrunk = _shrunk(means[alike], variances[alike], noise.df)
     for i, value, error in zip(alike, *shrunk, strict=True):

@@ -32,7 +32,7 @@ _DRAWS = 400
 _POOL = (1000, 4000)  # random architectures at which an accuracy model is drawn
 _UPPER_QUARTILE = 0.6745  # of the standard normal distribution
 _BROKEN = 3.0  # standard deviations below what was expected of a training that broke down
-_LOST = 0.05  # least share of the median that it lost
+_LOST = 0.05  # share of the median accuracy, or reward, that such a training falls short of at least
 _ROWS = 1500  # children that the accuracy model is fitted to at most
 _STREAM = 7  # sets the verdict's random draws apart from the children's
 

@@ -284,11 +284,13 @@ def _check_address(address: str) -> None:
         return
     try:
         with socket.create_connection((host, int(port)), CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+                return  # it would take the greeting for an attack
             connection.sendall(_GREETING)
             answer = connection.recv(len(_GREETING))
     except (OSError, ValueError) as error:  # a name that can't be one
         raise InputError(f"--ray-address {address}: no Ray cluster answers: {error}") from None
-    if answer[3:4] != _SETTINGS and "RAY_USE_TLS" not in os.environ:
+    if answer[3:4] != _SETTINGS:
         raise InputError(
             f"--ray-address {address}: what answers is not Ray's head node, which takes workers at port 6379 unless it "
             "was started with another (8265 is the dashboard's)"

@@ -305,7 +305,7 @@ def test_accuracies_of_pure_noise_earn_no_trust_in_the_end(build, space):
         accuracy, cost = rng.normal(0.6, 0.02), flops(space.decode(suggestion.actions))
         controller.tell([Outcome(suggestion, reward(accuracy, cost), accuracy, cost)])
         trusted += [figures["model_trusted"] for figures in [controller.pop_diagnostics()] if figures]
-    assert trusted[0]
+    assert len(trusted) > 8
     assert not any(trusted[-4:])
 
 

@@ -277,7 +277,7 @@ class TestSurrogate:
         rows = [row | {"throughput_a100": None} for row in (*rows, *more) if not row["se"][3]]
         part = BenchmarkEvaluator.load(write(rows), accel)
         assert str(part).endswith("; no network has stages[3].se_ratio 0.25, whose effect is extrapolated")
-        assert "guesses" not in str(evaluator)
+        assert "extrapolated" not in str(evaluator)
 
     def test_of_very_many_rows_it_learns_from_some(self, accel, accel_rows, write, monkeypatch):
         monkeypatch.setattr("nas.evaluators.surrogate._MOST_ROWS", 220)

@@ -442,6 +442,7 @@ def test_images_that_have_moved_are_named_anew(nas, refused, small_recipe):
         (r'"epochs": [0-9]+, "cost"', '"epochs": true, "cost"', "a number out of range"),
         (r'"cost": [0-9.]+', f'"cost": {"9" * 400}', "the completed event of trial 0 can't be used"),
         (r'"cost": [0-9.]+', '"cost": "abc"', "the completed event of trial 0 can't be used: could not convert"),
+        (r'"actions": \[.+?\]', '"actions": [0.5]', "the suggested event of trial 1 can't be used: actions: "),
         (r'"completed"', '"compleeted"', "an event 'compleeted' is unknown"),
         (r'"space": \{', '"space": [], "other": {', "its first line lacks space"),
         (r'"recipe":', '"receipt":', "its first line lacks recipe"),
