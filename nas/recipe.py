@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -78,7 +79,6 @@ Count = Annotated[int, Field(ge=1, lt=2**63)]
 Several = Annotated[int, Field(ge=2, lt=2**63)]
 Quantity = Annotated[float, BeforeValidator(_quantity), Field(gt=0, allow_inf_nan=False)]
 Exponent = Annotated[float, Field(ge=-10, le=0)]
-Deployable = TypeVar("Deployable", Architecture, SearchSpace)
 
 
 class _Section(BaseModel):
@@ -400,16 +400,20 @@ class Recipe(_Section):
 
     def load_space(self) -> SearchSpace:
         """The search space of the deployed network."""
-        space = _loaded("space", load_space, self.space)
-        return _deploy(space, self._deployment(), f"{self.space}, as `deployment` asks for it")
+        with _named("space"):
+            space = load_space(self.space)
+        with _named(f"{self.space}, as `deployment` asks for it"):
+            return space.with_(**self._deployment())
 
     def load_baseline(self) -> Architecture:
         """The network to compare with, deployed as the children are: at their resolution, with their classes."""
         space = self.load_space()
         network, chosen = space.decode([0] * len(space.decisions)), {decision.name for decision in space.decisions}
         shared = {field: getattr(network, field) for field in Deployment.model_fields if field not in chosen}
-        baseline = _loaded("baseline", load_architecture, self.baseline)
-        return _deploy(baseline, shared, f"baseline: {self.baseline}, deployed as {self.space}'s are")
+        with _named("baseline"):
+            baseline = load_architecture(self.baseline)
+        with _named(f"baseline: {self.baseline}, deployed as {self.space}'s are"):
+            return baseline.with_(**shared)
 
     def make_objective(self) -> Objective:
         """The reward."""
@@ -427,18 +431,11 @@ class Recipe(_Section):
         return self.deployment.model_dump(exclude_none=True)
 
 
-def _loaded(field: str, load: Callable[[str], Deployable], name: str) -> Deployable:
-    """The space or network that a field names; the message of an error names the field too."""
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Begin the message of an error with what it is about."""
     try:
-        return load(name)
-    except InputError as error:
-        raise type(error)(f"{field}: {error}") from None
-
-
-def _deploy(what: Deployable, fields: Mapping[str, int], where: str) -> Deployable:
-    """A space or network with another resolution or other classes; `where` begins the message if it can't be."""
-    try:
-        return what.with_(**fields)
+        yield
     except InputError as error:
         raise type(error)(f"{where}: {error}") from None
 
