@@ -168,7 +168,7 @@ class ModelBased(PPO):
         return model.fantasize(self.reward_model.rows(list(self._pending.values()))) if self._pending else model
 
     def _trusts(self, model: AccuracyModel) -> bool:
-        """Whether the model's cross-validated fit is good enough."""
+        """Whether the model's cross-validated fit is good enough (see `ModelBasedOptions.gate`)."""
         correlation, plausible = model.rank_correlation()
         return correlation >= min(0.0, self.options.gate) and plausible >= self.options.gate
 
