@@ -114,13 +114,15 @@ def read(path: str, space: SearchSpace) -> dict[Actions, Network]:
             told = (actions, *accuracies, *measured.items())
             if network.accuracies and (not kind.repeats or told in rows):
                 raise BenchmarkError(f"{kind.fields[0]}: the same network as in line {network.line}")
-            if any(abs(a - b) > _MOST_APART for a in accuracies for b in network.accuracies):
+            network.accuracies.extend(accuracies)
+            low, high = min(network.accuracies), max(network.accuracies)
+            if high - low > _MOST_APART:
+                where = "" if network.line == number else f" here and in line {network.line}"
                 raise BenchmarkError(
-                    f"accuracy {100 * accuracies[0]:g}%: the same network has {100 * network.accuracies[0]:g}% in line "
-                    f"{network.line}; leave out the training that broke down"
+                    f"accuracy: one network has {100 * low:g}% and {100 * high:g}%{where}; leave out the training that "
+                    "broke down"
                 )
             rows.add(told)
-            network.accuracies.extend(accuracies)
             for name, value in measured.items():
                 measurements[actions, name].append(value)
     for (actions, name), values in measurements.items():

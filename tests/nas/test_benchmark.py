@@ -504,8 +504,10 @@ class TestBadFiles:
         device = [row | {"latency_x": float(number)} for number, row in enumerate([*accel_rows, accel_rows[4]], 1)]
         assert len(read(write(device), accel)) == len(accel_rows)  # as accurate by chance
         broken = accel_rows[4] | {"top1": 10.0}
-        told = f"line 251: accuracy 10%: the same network has {accel_rows[4]['top1']:g}% in line 5"
+        told = f"line 251: accuracy: one network has 10% and {accel_rows[4]['top1']:g}% here and in line 5; leave out"
         self.refused(write([*accel_rows, broken]), accel, told)
+        apart = [complete[0] | {"acc": [95.0, 10.0, 94.0]}, *complete[1:]]
+        self.refused(write(apart), macro, "line 1: accuracy: one network has 10% and 95%; leave out")
         again = complete[7] | {"acc": [1.0, 2.0, 3.0]}
         self.refused(write([*complete[:10], again]), macro, "line 11: arch: the same network as in line 8")
 
