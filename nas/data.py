@@ -149,6 +149,11 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
     source = _source(data)
     train, val = _split(source, data.holdout, np.random.default_rng(seed))
     labels = source.train_labels if source.val_labels is None else np.append(source.train_labels, source.val_labels)
+    if len(val) > 1 and len(np.unique(labels[val])) == 1:
+        raise DataError(
+            f"data.holdout: all {len(val)} images of {source.name} to measure the reward on are of the class "
+            f"{source.classes[labels[val[0]]]!r}, so every network would look alike; hold out more, or give val images"
+        )
     images = _mapped(source, (len(labels), resolution, resolution, 3))
     return ImageData(images, labels, train, val, source.classes, source.digest, source.left_out)
 

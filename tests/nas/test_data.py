@@ -136,6 +136,14 @@ def test_a_class_of_one_image_stays_in_train(tree):
     assert per_class(data, data.train)[3] == 1
 
 
+def test_a_holdout_of_one_class_could_tell_no_network_from_another(tmp_path):
+    add_images(tmp_path / "train" / "many", 60)
+    add_images(tmp_path / "train" / "few", 2)
+    with pytest.raises(DataError, match=r"data\.holdout: all 12 images .* are of the class 'many'"):
+        read(tmp_path)
+    assert per_class(read(tmp_path, 0.6), read(tmp_path, 0.6).val) == [1, 36]
+
+
 def test_subsets_hold_the_classes_in_proportion_and_at_least_one_of_each(tree):
     data = read(tree)
     assert per_class(data, data.subset(0.5).train) == [10, 5, 5]
