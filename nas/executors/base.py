@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
-
 from nas.evaluators.base import Contents, Evaluator, Failure, Measurement, Report, checked
 from nas.ledger import Trial
 from nas.training import Diverged, TimeLimitExceeded
 from search_space import Architecture, InputError
 
-OWN = (Diverged, TimeLimitExceeded, MemoryError, torch.OutOfMemoryError)
+OWN = (Diverged, TimeLimitExceeded)
 """How a training fails by itself; after anything else its process may be what is broken, or its machine."""
 
 _MOST_IN_A_ROW = 10

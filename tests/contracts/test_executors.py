@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
 
 import controllers
@@ -148,6 +149,24 @@ def test_a_search_stops_where_one_child_after_the_other_fails_and_resume_goes_on
     ledger = run("serial", Scripted(), "executor.retries=0", "executor.workers=1")
     assert [child.trial.number for child in ledger.failed()] == [1]
     assert len(ledger.measured()) == 5
+
+
+@dataclass(frozen=True)
+class Crowded:
+    """The first process that measures finds the memory in use by others, and hands that on to the next."""
+
+    folder: str
+
+    def evaluate(self, architecture, seed, report):
+        first = Path(self.folder) / "first"
+        if not first.exists():
+            first.touch()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Measurement(0.5, 1, 0.0)
+
+
+def test_a_child_that_found_no_memory_is_tried_again(run, tmp_path):
+    assert not run("tune", Crowded(str(tmp_path))).failed()
 
 
 class OneByOne:
