@@ -11,7 +11,7 @@ import controllers
 from controllers import Suggestion
 from nas import __version__
 from nas.costs import CostFunction, cost_function
-from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged, checked
+from nas.evaluators.base import Contents, Failure, Measurement, check_unchanged, checked, describe
 from nas.journal import FORMAT, Event, Journal, JournalError
 from nas.ledger import Child, Ledger, Trial, finished_event
 from nas.objective import Objective, final_objective
@@ -107,20 +107,39 @@ class Study:
         """Record what became of a trial, once; later results for the same trial are ignored.
 
         Raises:
-            InputError: the network's cost isn't positive and finite; the result doesn't count here.
+            InputError: the network's cost can't be used; the result doesn't count here.
             JournalError: see `Journal.append`; the result doesn't count here.
         """
         if self.ledger.children[trial.number].result is not None:
             return
-        result = checked(result)
-        cost = None if isinstance(result, Failure) else float(self._cost(trial.architecture))
-        if cost is not None and not 0 < cost < math.inf:
-            raise InputError(f"cost: {trial.architecture.name} costs {cost}; a cost must be positive and finite")
+        result, cost = self._with_cost(trial, checked(result))
         self._journal.append(finished_event(trial, result, cost))
         child = self.ledger.settle(trial.number, result, cost)
         self._repeats = 0
         self._journal_update(self._tell(child, child.suggestions))
         self._watch(self)
+
+    def _with_cost(self, trial: Trial, result: Measurement | Failure) -> tuple[Measurement | Failure, float | None]:
+        """A result and the network's cost; a failure where that can't be measured, as of a network that is too large.
+
+        Raises:
+            InputError: the cost isn't positive and finite, or can't be measured even of the baseline.
+        """
+        if isinstance(result, Failure):
+            return result, None
+        name = trial.architecture.name
+        try:
+            cost = float(self._cost(trial.architecture))
+        except InputError:
+            raise
+        except Exception as error:
+            problem = f"the cost of {name} can't be measured: {describe(error)}"
+            if trial is self.ledger.baseline.trial:
+                raise InputError(problem) from None
+            return Failure(problem), None
+        if not 0 < cost < math.inf:
+            raise InputError(f"cost: {name} costs {cost}; a cost must be positive and finite")
+        return result, cost
 
     def adopt(self, children: Iterable[Child]) -> None:
         """Take over finished children of another search of the same space, as if they were this one's."""

@@ -417,6 +417,24 @@ def test_a_cost_that_cannot_be_is_refused_before_it_is_written(cost, recipe, fil
     assert not events(files / "j", "completed")
 
 
+def test_a_latency_that_cannot_be_measured_is_a_failure_and_of_the_baseline_a_mistake(recipe, files):
+    def latency(architecture):
+        if architecture.name == too_large:
+            raise MemoryError("no room")
+        return 1.0
+
+    with Journal(files / "j") as journal:
+        study = Study(recipe(), journal, cost=latency)
+        baseline, child = study.next_trial(), study.next_trial()
+        too_large = baseline.architecture.name
+        with pytest.raises(InputError, match=f"the cost of {too_large} can't be measured: MemoryError: no room"):
+            study.finish(baseline, Measurement(0.5, 1, 1.0))
+        too_large = child.architecture.name
+        study.finish(child, Measurement(0.5, 1, 1.0))
+    (failed,) = Ledger.of(parse(files / "j")[0]).failed()
+    assert failed.result == Failure(f"the cost of {too_large} can't be measured: MemoryError: no room")
+
+
 def test_numpys_numbers_are_numbers(recipe, files):
     with Journal(files / "j") as journal:
         study = Study(recipe(), journal)
