@@ -55,7 +55,11 @@ class Journal:
             raise JournalError(f"{path}: another process is at work on it") from None
         except OSError as error:
             raise JournalError(f"{path}: can't be opened: {error.strerror}") from None
-        self._events, intact = parse(path)
+        try:
+            self._events, intact = parse(path)
+        except JournalError:
+            self._file.close()  # lets go of the lock
+            raise
         self._size = intact
         self.torn = os.fstat(self._file.fileno()).st_size > intact
         self._file.truncate(intact)

@@ -94,6 +94,9 @@ def test_a_damaged_line_in_the_middle_is_refused_and_nothing_changed(path, damag
         Journal(path)
     assert str(error.value) == f"{path}:2: damaged; nothing was changed"
     assert path.read_bytes() == content
+    path.write_bytes(b"".join(lines))
+    with Journal(path) as journal:  # the lock is gone, though the error is still at hand
+        assert without_time(journal.replay()) == EVENTS
 
 
 def _open(path, answers) -> None:
