@@ -53,7 +53,8 @@ class Folder:
         """
         path = out or _next_free(recipe.name)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            resumable = f"go on with `nas resume {quote(str(path))}`, or " if (path / RECIPE).is_file() else ""
+            begun = (path / RECIPE).is_file() and not cls(path).part.exists()
+            resumable = f"go on with `nas resume {quote(str(path))}`, or " if begun else ""
             raise InputError(f"--out {path}: exists; {resumable}choose another name")
         path.mkdir(parents=True, exist_ok=True)
         try:  # whoever makes this file has the folder

@@ -189,6 +189,8 @@ def test_a_retarget_that_was_stopped_is_not_begun_without_its_children(finished,
     folder, _ = finished
     (folder / "journal.jsonl").rename(folder / "journal.part")
     assert "remove it, and retarget again" in refused("resume", folder)
+    assert "choose another name" in refused("search", "digits", "-o", folder)
+    assert "nas resume" not in refused("search", "digits", "-o", folder)
 
 
 def test_searches_that_begin_together_have_folders_of_their_own(nas, small_recipe):
