@@ -189,7 +189,7 @@ class RewardModel:
         if self.learns_reward or self._problem.cost in COST_COLUMNS:
             return None
         actions = [self.observed[i][0] for i in self._fitted]
-        negative = -np.log([self._told_costs[row] for row in actions])
+        negative = -np.log(np.array([self.observed[i][3] for i in self._fitted], float))
         return AccuracyModel(self._features.kinds, self._features(actions), negative)
 
     def _targets(self, outcomes: Iterable[int]) -> np.ndarray:

@@ -288,6 +288,24 @@ def test_a_restored_model_is_that_of_before_to_the_last_bit(build, space):
     assert (restored.reward_model.accuracy_model().mean(rows) == before).all()
 
 
+def test_a_restored_model_has_learned_the_costs_that_the_last_fit_saw(space):
+    """Another training of a network measured its cost again since."""
+
+    def make(seed):
+        return controllers.create("model_based", space, objective=reward, cost=lambda network: 1.0, seed=seed)
+
+    controller, restored, rng = make(0), make(9), np.random.default_rng(0)
+    told = [Suggestion(space.sample_actions(rng)) for _ in range(30)]
+    for suggestion in [*told, told[0]]:
+        noisy = replace(outcome(space, suggestion), cost=rng.uniform(1.0, 2.0))
+        controller.tell([noisy])
+        controller.reward_model.accuracy_model()
+    rows = [space.sample_actions(rng) for _ in range(20)]
+    restored.load_state_dict(controller.state_dict())
+    restored.reward_model.accuracy_model()
+    assert (restored.reward_model.costs(rows) == controller.reward_model.costs(rows)).all()
+
+
 def test_a_network_that_failed_is_not_suggested_again(build, space):
     controller = build()
     search(space, controller, 15)
