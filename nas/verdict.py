@@ -86,9 +86,13 @@ def recorded_verdict(ledger: Ledger) -> Verdict | None:
     if ledger.judged is None:
         return None
     try:
-        return Verdict(**{field.name: ledger.judged[field.name] for field in fields(Verdict)})
+        recorded = Verdict(**{field.name: ledger.judged[field.name] for field in fields(Verdict)})
+        str(recorded)  # its values are of their kinds
+        return recorded
     except KeyError as error:
         raise JournalError(f"the journal is damaged: the verdict event lacks {error}") from None
+    except (TypeError, ValueError) as error:
+        raise JournalError(f"the journal is damaged: the verdict event can't be used: {error}") from None
 
 
 def verdict(ledger: Ledger, evaluator: Evaluator | None = None) -> Verdict:

@@ -12,6 +12,7 @@ from controllers.features import Features
 from nas import console, run
 from nas.evaluators import Failure, Measurement, make_evaluator
 from nas.evaluators.benchmark import BenchmarkEvaluator
+from nas.journal import JournalError
 from nas.ledger import BASELINE, Ledger
 from nas.objective import BAND
 from nas.recipe import Recipe
@@ -412,6 +413,14 @@ def test_a_winner_that_retraining_chose_is_said_to_be(searched):
         assert words.startswith("Before retraining: Beat" if by else "Beat")
         assert f"3rd as measured, {how}" in words
         assert trust in words.splitlines()[-1]
+
+
+@pytest.mark.parametrize("damage", [{"basis": "faith"}, {"gain": "much"}, {"low": [1]}, {"children": "72"}])
+def test_a_damaged_verdict_is_one_line(searched, damage):
+    ledger = searched(range(12), random=12)
+    ledger.apply({"event": "verdict", **asdict(Verdict(72, "warm-up", 0.01, 0.005, 0.02)), **damage})
+    with pytest.raises(JournalError, match="the journal is damaged: the verdict event"):
+        console.verdict(ledger)
 
 
 def test_a_choice_for_the_target_tells_what_is_better_off_it(searched):
