@@ -1,8 +1,9 @@
 """What each part of the model_based controller is worth: searches of a benchmark without it.
 
-Usage: python benchmarks/ablations.py [--data FILE] [--seeds 20] [--budgets 50 100 200]
+Usage: python benchmarks/ablations.py [--data FILE] [--seeds 20] [--budgets 50 100 200] [--broken 0.03]
 
-Prints the median regret (accuracy points) of the architecture handed over; the protocol is that of `nas bench`.
+Prints the median regret (accuracy points) of the architecture handed over; the protocol is that of `nas bench`. With
+`--broken`, this share of the trainings breaks down and shows an accuracy of 0.1%.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from controllers.accuracy_model import AccuracyModel
 from controllers.base import Controller, Outcome, Problem
 from controllers.model_based import ModelBased, ModelBasedOptions
 from controllers.ppo import PPO
+from controllers.reward_model import RewardModel
 from controllers.threads import single_threaded
 from nas.benchmark_file import format_of
 from nas.evaluators.benchmark import BenchmarkEvaluator
@@ -24,6 +26,8 @@ from nas.objective import Objective
 from search_space import Architecture, load_space
 from search_space.cost import flops
 from search_space.space import Actions
+
+_CHANCE = 0.001
 
 
 class WithoutGate(ModelBased):
@@ -64,6 +68,23 @@ class WithoutPolicy(ModelBased):
         pass
 
 
+class Credulous(RewardModel):
+    """Learns from all trainings."""
+
+    def _fit(self, log: Sequence[float] | None) -> AccuracyModel:
+        model = super()._fit(log)
+        model._least = -np.inf
+        return model
+
+
+class WithBrokenTrainings(ModelBased):
+    """Learns also from trainings that broke down."""
+
+    def __init__(self, problem: Problem, options: ModelBasedOptions, seed: int) -> None:
+        super().__init__(problem, options, seed)
+        self.reward_model = Credulous(problem)
+
+
 class WithRollouts(ModelBased):
     """Takes the policy's rollouts as candidates too."""
 
@@ -91,6 +112,7 @@ VARIANTS: dict[str, type[Controller[Any]]] = {
     "without second trainings": WithoutSecondTrainings,
     "without the policy": WithoutPolicy,
     "without mutations": WithoutMutations,
+    "with broken trainings": WithBrokenTrainings,
     "with rollouts": WithRollouts,
 }
 
@@ -101,11 +123,14 @@ def handed_over(
     objective: Objective,
     budgets: Sequence[int],
     rng: np.random.Generator,
+    broken: float = 0.0,
 ) -> Iterator[Architecture]:
     """What a controller hands over after each budget of one search, a child at a time; `rng` draws the noise."""
     for child in range(1, max(budgets) + 1):
         (suggestion,) = controller.ask()
         accuracy = float(evaluator.observe([suggestion.actions], rng)[0])
+        if broken and rng.random() < broken:
+            accuracy = _CHANCE
         cost = flops(evaluator.space.decode(suggestion.actions))
         controller.tell([Outcome(suggestion, float(objective(accuracy, cost)), accuracy, cost)])
         if child in budgets:
@@ -121,10 +146,11 @@ def regrets(
     best: float,
     budgets: Sequence[int],
     seed: int,
+    broken: float,
 ) -> list[float]:
     """Regret in points, against the `best` reward, after each budget of one search."""
     controller = kind(Problem(evaluator.space, objective, flops), kind.options_type(), seed)
-    found = handed_over(controller, evaluator, objective, budgets, np.random.default_rng(10_000 + seed))
+    found = handed_over(controller, evaluator, objective, budgets, np.random.default_rng(10_000 + seed), broken)
     return [100 * (best - float(objective(evaluator.accuracy(handed), flops(handed)))) for handed in found]
 
 
@@ -134,6 +160,7 @@ def main() -> None:
     parser.add_argument("--data", default="rehearsal")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--budgets", type=int, nargs="+", default=[50, 100, 200])
+    parser.add_argument("--broken", type=float, default=0.0)
     arguments = parser.parse_args()
     kind = format_of(arguments.data)
     space = load_space(kind.space)
@@ -142,7 +169,9 @@ def main() -> None:
     best = evaluator.best_reward(objective, flops)[1]
     for name, variant in VARIANTS.items():
         seeds = range(arguments.seeds)
-        found = [regrets(variant, evaluator, objective, best, arguments.budgets, seed) for seed in seeds]
+        found = [
+            regrets(variant, evaluator, objective, best, arguments.budgets, seed, arguments.broken) for seed in seeds
+        ]
         medians = ", ".join(f"{median:.2f}" for median in np.median(found, axis=0))
         print(f"{name:26s} {medians} after {arguments.budgets} children", flush=True)
 

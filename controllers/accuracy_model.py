@@ -27,6 +27,10 @@ _LEAST_UNIT = 1e-6
 
 _JITTER = 1e-6
 
+_BROKEN, _LEAST_DEVIATION, _LEAST_ROWS = 6.0, 0.1, 40
+"""How many robust standard deviations below its prediction a training has broken down, the least such deviation, of
+standardised observations, and the fewest observations that can tell."""
+
 _PERFECT, _ONE_SIDED = 1 - 1e-9, 1.645
 """The rank correlation that counts as perfect, and the 95% quantile of a normal distribution."""
 
@@ -70,6 +74,8 @@ class AccuracyModel:
         self._scaled = x * self._columns
         self._inverse = _inverse(self._noisy(self._scaled))
         self._weights = self._inverse @ self._y
+        deviation = max(_LEAST_DEVIATION, 1.4826 * float(np.median(np.abs(self.loo_residuals()))))
+        self._least = -_BROKEN * deviation if len(y) >= _LEAST_ROWS else -np.inf
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """Condition on k more observations, under the same hyperparameters, by bordering the inverse covariance.
@@ -127,6 +133,21 @@ class AccuracyModel:
         """How far each observation (n,) lies above its prediction from all others (section 5.4.2), standardised."""
         residuals: np.ndarray = self._weights / self._inverse.diagonal()
         return residuals
+
+    def broken(self) -> np.ndarray:
+        """Which observations (n,) lie so far below their prediction from all others that their trainings broke down.
+
+        The scale is the median absolute deviation of all (Hampel, JASA 69, 1974). Where a region is bad, its
+        observations predict each other.
+        """
+        far: np.ndarray = self.loo_residuals() < self._least
+        return far
+
+    def breaks(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Which of other observations (k,) at the rows of `x` (k, columns) lie so far below their prediction."""
+        expected = self._kernel(x * self._columns, self._scaled) @ self._weights
+        far: np.ndarray = (self._warp(y) - self._mean) / self._scale - expected < self._least
+        return far
 
     def rank_correlation(self) -> tuple[float, float]:
         """Spearman's, between each observation and its prediction from all others, and what it may be.

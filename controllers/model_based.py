@@ -77,7 +77,8 @@ class ModelBased(PPO):
     are as unlike as can be. A candidate counts as much as it is likely not to fail (Gelbart, Snoek & Adams, UAI 2014,
     section 2.2), by a logistic regression on what failed. Leaders are trained again with other seeds, most often where
     half of what the model leaves unexplained is a network's own: the less of it is, the less another training teaches,
-    and where all is, it teaches nothing. Where an outcome tells no accuracy or cost, the model is one of the reward.
+    and where all is, it teaches nothing. Trainings that broke down (`AccuracyModel.broken`) teach nothing of other
+    networks. Where an outcome tells no accuracy or cost, the model is one of the reward.
     Real children count in the policy's own updates as if it had drawn them.
     """
 

@@ -26,6 +26,9 @@ LEAST = 4
 _REFIT = 1.15
 """The model is fitted anew each time there are so many times as many outcomes; in between, outcomes are added to it."""
 
+_FITS = 5
+"""Fits in a row at most, each without the trainings that broke down by the one before."""
+
 _MOST_ROWS, _BEST_ROWS = 500, 350
 """A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
 
@@ -62,6 +65,7 @@ class RewardModel:
         self._cost_model: AccuracyModel | None = None
         self._success_model: LogisticRegression | None = None
         self._fitted: list[int] = []  # outcomes that the last fit took
+        self._added: list[int] = []  # those that were added to it
         self._modelled = self._refitted_at = 0  # outcomes that the model has seen, and those at the last fit
 
     def add(self, outcome: Outcome) -> None:
@@ -83,12 +87,15 @@ class RewardModel:
         if observed < LEAST:
             return None
         if self._model is None or observed >= _REFIT * self._refitted_at:
-            self._fitted = self._chosen_rows()
-            self._model, self._refitted_at = self._fit(None), observed
+            self._fitted, self._added = self._chosen_rows(), []
+            self._model, self._refitted_at = self._fit_again(), observed
             self._cost_model = self._fit_cost()
         elif self._modelled < observed:
             for new in range(self._modelled, observed):  # one at a time, so that a restored state adds as this one did
-                self._model.add(self.rows([self.observed[new][0]]), self._targets([new]))
+                row, target = self.rows([self.observed[new][0]]), self._targets([new])
+                if not self._model.breaks(row, target)[0]:
+                    self._model.add(row, target)
+                    self._added.append(new)
         self._modelled = observed
         return self._model
 
@@ -130,10 +137,11 @@ class RewardModel:
     def estimates(self, model: AccuracyModel) -> tuple[list[Actions], np.ndarray, np.ndarray, float]:
         """The n observed networks, estimated accuracies (n,), standard errors (n,) of their outcomes, their own share.
 
+        Trainings that broke down are left out, and so are networks that had no other.
         An estimate is the model's, and a share of what the network's own outcomes say beyond it, the larger the more
         there are: a smooth model can't know what makes a single network special.
         """
-        told = [*self._fitted, *range(self._refitted_at, len(self.observed))]
+        told = [*self._fitted, *self._added]
         numbers: dict[Actions, int] = {}
         networks = np.array([numbers.setdefault(self.observed[i][0], len(numbers)) for i in told])
         counts, own = np.bincount(networks), model.own_share(networks)
@@ -164,7 +172,7 @@ class RewardModel:
         self._ended, self._success_model = [(tuple(actions), succeeded) for actions, succeeded in state["ended"]], None
         self._told_costs = {actions: cost for actions, _, _, cost in self.observed if cost is not None}
         self.learns_reward = any(accuracy is None or cost is None for _, _, accuracy, cost in self.observed)
-        self._fitted = list(state["fitted"])
+        self._fitted, self._added = list(state["fitted"]), []
         self._refitted_at = self._modelled = state["refitted_at"]
         self._cache, self._model = {}, None if state["log"] is None else self._fit(state["log"])
         self._cost_model = None if self._model is None else self._fit_cost()
@@ -178,6 +186,20 @@ class RewardModel:
         order = np.argsort(-self.rewards(self._model.mean(self.rows(actions)), actions), kind="stable")
         spread = np.linspace(_BEST_ROWS, count - 1, _MOST_ROWS - _BEST_ROWS).astype(int)
         return sorted(order[:_BEST_ROWS].tolist() + order[spread].tolist())
+
+    def _fit_again(self) -> AccuracyModel:
+        """A model of the chosen outcomes less those of trainings that broke down: they tell nothing of other networks.
+
+        They are chosen again for the next fit, for once there are others like them, a region is bad.
+        """
+        model = self._fit(None)
+        for _ in range(1, _FITS):
+            broken = model.broken()
+            if not broken.any():
+                break
+            self._fitted = [outcome for outcome, left_out in zip(self._fitted, broken, strict=True) if not left_out]
+            model = self._fit(None)
+        return model
 
     def _fit(self, log: Sequence[float] | None) -> AccuracyModel:
         """A model of the chosen outcomes."""

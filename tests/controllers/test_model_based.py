@@ -183,6 +183,42 @@ def test_failures_at_random_do_not_keep_it_from_the_best(build, space):
     assert true_reward(space, controller.recommend()) > max(true_reward(space, network) for network in random)
 
 
+def test_trainings_that_broke_down_teach_nothing_of_other_networks(space):
+    """Five of 60 ended at chance: without them the model is that of the others, and none of them is a leader."""
+    whole, rest, rng = (RewardModel(Problem(space, reward, flops)) for _ in range(2)), [], np.random.default_rng(0)
+    with_broken, without = whole
+    for number in range(60):
+        told = outcome(space, Suggestion(space.sample_actions(rng)), rng)
+        if number % 12 == 5:
+            with_broken.add(replace(told, reward=0.01, accuracy=0.01))
+        else:
+            rest.append(told.suggestion.actions)
+            with_broken.add(told)
+            without.add(told)
+    model, other = with_broken.accuracy_model(), without.accuracy_model()
+    known = with_broken.estimates(model)[0]
+    assert set(known) <= set(rest)
+    assert len(known) > 50
+    rows = with_broken.rows([space.sample_actions(rng) for _ in range(20)])
+    assert model.mean(rows) == pytest.approx(other.mean(rows), abs=0.003)
+    with_broken.add(replace(outcome(space, Suggestion(rest[0])), reward=0.01, accuracy=0.01))
+    with_broken.add(outcome(space, Suggestion(rest[1])))
+    after = with_broken.accuracy_model().mean(rows)
+    without.add(outcome(space, Suggestion(rest[1])))
+    assert after == pytest.approx(without.accuracy_model().mean(rows), abs=0.003)
+
+
+def test_a_region_where_all_trainings_break_down_is_learned(space):
+    """What no other training is like is left out, what many are like is not."""
+    model, rng = RewardModel(Problem(space, reward, flops)), np.random.default_rng(0)
+    drawn = [space.sample_actions(rng) for _ in range(80)]
+    for actions in drawn:
+        told = outcome(space, Suggestion(actions), rng)
+        model.add(replace(told, reward=0.1, accuracy=0.1) if actions[0] == 0 else told)
+    bad = model.rows([row for row in (space.sample_actions(rng) for _ in range(60)) if row[0] == 0])
+    assert model.accuracy_model().mean(bad).max() < 0.4
+
+
 def test_asking_for_the_best_while_it_warms_up_changes_nothing_that_follows(build, space):
     asked, other = build(), build()
     search(space, asked, 9), search(space, other, 9)
