@@ -27,7 +27,7 @@ _LEAST_UNIT = 1e-6
 
 _JITTER = 1e-6
 
-_BROKEN, _LEAST_DEVIATION, _LEAST_ROWS = 6.0, 0.1, 40
+_BROKEN, _LEAST_DEVIATION, _LEAST_ROWS = 8.0, 0.1, 40
 """How many robust standard deviations below its prediction a training has broken down, the least such deviation, of
 standardised observations, and the fewest observations that can tell."""
 
