@@ -146,7 +146,7 @@ def regrets(
     best: float,
     budgets: Sequence[int],
     seed: int,
-    broken: float,
+    broken: float = 0.0,
 ) -> list[float]:
     """Regret in points, against the `best` reward, after each budget of one search."""
     controller = kind(Problem(evaluator.space, objective, flops), kind.options_type(), seed)
