@@ -115,21 +115,29 @@ def test_a_child_whose_workers_all_die_is_a_failure(run, tmp_path):
 
 @dataclass(frozen=True)
 class Poisoned:
-    """The first process that measures fails at all networks, as one does whose GPU's context is damaged."""
+    """The first process that measures fails at all networks, as one does whose GPU's context is damaged or filled."""
 
     folder: str
+    error: Exception
 
     def evaluate(self, architecture, seed, report):
         first = Path(self.folder) / "first"
         if not first.exists():
             first.write_text(str(os.getpid()))
         if first.read_text() == str(os.getpid()):
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            raise self.error
         return Measurement(0.5, 1, 0.0)
 
 
-def test_a_process_that_fails_is_not_used_again(run, tmp_path):
-    ledger = run("tune", Poisoned(str(tmp_path)), "executor.workers=1")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_a_process_that_fails_is_not_used_again(run, tmp_path, error):
+    ledger = run("tune", Poisoned(str(tmp_path), error), "executor.workers=1")
     assert not ledger.failed()
     assert ledger.baseline.result == Measurement(0.5, 1, 0.0)
 
@@ -149,24 +157,6 @@ def test_a_search_stops_where_one_child_after_the_other_fails_and_resume_goes_on
     ledger = run("serial", Scripted(), "executor.retries=0", "executor.workers=1")
     assert [child.trial.number for child in ledger.failed()] == [1]
     assert len(ledger.measured()) == 5
-
-
-@dataclass(frozen=True)
-class Crowded:
-    """The first process that measures finds the memory in use by others, and hands that on to the next."""
-
-    folder: str
-
-    def evaluate(self, architecture, seed, report):
-        first = Path(self.folder) / "first"
-        if not first.exists():
-            first.touch()
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return Measurement(0.5, 1, 0.0)
-
-
-def test_a_child_that_found_no_memory_is_tried_again(run, tmp_path):
-    assert not run("tune", Crowded(str(tmp_path))).failed()
 
 
 class OneByOne:

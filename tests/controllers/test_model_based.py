@@ -185,8 +185,8 @@ def test_failures_at_random_do_not_keep_it_from_the_best(build, space):
 
 def test_trainings_that_broke_down_teach_nothing_of_other_networks(space):
     """Six of 120 ended at chance: without them the model is that of the others, and none of them is a leader."""
-    whole, rest, rng = (RewardModel(Problem(space, reward, flops)) for _ in range(2)), [], np.random.default_rng(0)
-    with_broken, without = whole
+    with_broken, without = (RewardModel(Problem(space, reward, flops)) for _ in range(2))
+    rest, rng = [], np.random.default_rng(0)
     for number in range(120):
         told = outcome(space, Suggestion(space.sample_actions(rng)), rng)
         if number % 20 == 5:
