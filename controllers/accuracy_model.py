@@ -31,6 +31,9 @@ _BROKEN, _LEAST_DEVIATION, _LEAST_ROWS = 8.0, 0.1, 40
 """How many robust standard deviations below its prediction a training has broken down, the least such deviation, of
 standardised observations, and the fewest observations that can tell."""
 
+_NORMAL = 1.4826
+"""Standard deviation of a normal distribution in medians of its absolute value."""
+
 _PERFECT, _ONE_SIDED = 1 - 1e-9, 1.645
 """The rank correlation that counts as perfect, and the 95% quantile of a normal distribution."""
 
@@ -74,7 +77,7 @@ class AccuracyModel:
         self._scaled = x * self._columns
         self._inverse = _inverse(self._noisy(self._scaled))
         self._weights = self._inverse @ self._y
-        deviation = max(_LEAST_DEVIATION, 1.4826 * float(np.median(np.abs(self.loo_residuals()))))
+        deviation = max(_LEAST_DEVIATION, _NORMAL * float(np.median(np.abs(self.loo_residuals()))))
         self._least = -_BROKEN * deviation if len(y) >= _LEAST_ROWS else -np.inf
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
@@ -89,7 +92,7 @@ class AccuracyModel:
         gain = left @ solved
         self._inverse = np.block([[self._inverse + solved.T @ gain, -gain.T], [-gain, left]])
         self._scaled = np.vstack([self._scaled, rows])
-        self._y = np.append(self._y, (self._warp(y) - self._mean) / self._scale)
+        self._y = np.append(self._y, self._standardised(y))
         self._weights = self._inverse @ self._y
 
     def fantasize(self, x: np.ndarray) -> AccuracyModel:
@@ -103,7 +106,7 @@ class AccuracyModel:
 
     def mean(self, x: np.ndarray) -> np.ndarray:
         """Expected observations (m,): posterior medians."""
-        return self._unwarp(self._kernel(x * self._columns, self._scaled) @ self._weights)
+        return self._unwarp(self._expected(x))
 
     def fitted(self) -> np.ndarray:
         """Expected observations (n,) at the observed rows, in order, without computing their covariances again."""
@@ -127,7 +130,7 @@ class AccuracyModel:
     def observe(self, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """What observations (m,) might show where the function has these values (m,)."""
         noise = np.exp(self.log[-1] / 2) * rng.standard_normal(len(values))
-        return self._unwarp((self._warp(values) - self._mean) / self._scale + noise)
+        return self._unwarp(self._standardised(values) + noise)
 
     def loo_residuals(self) -> np.ndarray:
         """How far each observation (n,) lies above its prediction from all others (section 5.4.2), standardised."""
@@ -145,8 +148,7 @@ class AccuracyModel:
 
     def breaks(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Which of other observations (k,) at the rows of `x` (k, columns) lie so far below their prediction."""
-        expected = self._kernel(x * self._columns, self._scaled) @ self._weights
-        far: np.ndarray = (self._warp(y) - self._mean) / self._scale - expected < self._least
+        far: np.ndarray = self._standardised(y) - self._expected(x) < self._least
         return far
 
     def rank_correlation(self) -> tuple[float, float]:
@@ -187,6 +189,16 @@ class AccuracyModel:
         expected = _OWN_DEGREES * (1 - _OWN) * noise
         seeds = (expected + within) / (_OWN_DEGREES + again)
         return max(_LEAST_OWN, float(1 - seeds / noise))
+
+    def _expected(self, x: np.ndarray) -> np.ndarray:
+        """Posterior means (m,) on the standardised scale."""
+        expected: np.ndarray = self._kernel(x * self._columns, self._scaled) @ self._weights
+        return expected
+
+    def _standardised(self, y: np.ndarray) -> np.ndarray:
+        """Observations on the warped scale, of mean 0 and variance 1 at those conditioned on first."""
+        standardised: np.ndarray = (self._warp(y) - self._mean) / self._scale
+        return standardised
 
     def _warp(self, y: np.ndarray) -> np.ndarray:
         """Observations on the scale on which the process is Gaussian."""

@@ -88,7 +88,7 @@ class RewardModel:
             return None
         if self._model is None or observed >= _REFIT * self._refitted_at:
             self._fitted, self._added = self._chosen_rows(), []
-            self._model, self._refitted_at = self._fit_again(), observed
+            self._model, self._refitted_at = self._fit_sound(), observed
             self._cost_model = self._fit_cost()
         elif self._modelled < observed:
             for new in range(self._modelled, observed):  # one at a time, so that a restored state adds as this one did
@@ -137,9 +137,9 @@ class RewardModel:
     def estimates(self, model: AccuracyModel) -> tuple[list[Actions], np.ndarray, np.ndarray, float]:
         """The n observed networks, estimated accuracies (n,), standard errors (n,) of their outcomes, their own share.
 
-        Trainings that broke down are left out, and so are networks that had no other.
         An estimate is the model's, and a share of what the network's own outcomes say beyond it, the larger the more
-        there are: a smooth model can't know what makes a single network special.
+        there are: a smooth model can't know what makes a single network special. Trainings that broke down are left
+        out, and so are networks that had no other.
         """
         told = [*self._fitted, *self._added]
         numbers: dict[Actions, int] = {}
@@ -187,7 +187,7 @@ class RewardModel:
         spread = np.linspace(_BEST_ROWS, count - 1, _MOST_ROWS - _BEST_ROWS).astype(int)
         return sorted(order[:_BEST_ROWS].tolist() + order[spread].tolist())
 
-    def _fit_again(self) -> AccuracyModel:
+    def _fit_sound(self) -> AccuracyModel:
         """A model of the chosen outcomes less those of trainings that broke down: they tell nothing of other networks.
 
         They are chosen again for the next fit, for once there are others like them, a region is bad.
