@@ -125,7 +125,10 @@ def handed_over(
     rng: np.random.Generator,
     broken: float = 0.0,
 ) -> Iterator[Architecture]:
-    """What a controller hands over after each budget of one search, a child at a time; `rng` draws the noise."""
+    """What a controller hands over after each budget of one search, a child at a time.
+
+    `rng` draws the noise, and which share `broken` of the trainings breaks down.
+    """
     for child in range(1, max(budgets) + 1):
         (suggestion,) = controller.ask()
         accuracy = float(evaluator.observe([suggestion.actions], rng)[0])

@@ -144,7 +144,8 @@ def load(data: Data, resolution: int, seed: int) -> ImageData:
         seed: The study's; it draws the hold-out and the order of the training images, not the packed file.
 
     Raises:
-        DataError: The source is missing, empty, unreadable or too small for the hold-out, or the cache can't hold it.
+        DataError: The source is missing, empty, unreadable or too small for the hold-out, the hold-out is of one
+            class, or the cache can't hold the images.
     """
     source = _source(data)
     train, val = _split(source, data.holdout, np.random.default_rng(seed))

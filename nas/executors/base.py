@@ -39,7 +39,7 @@ class Source(Protocol):
 
 
 class ResultBuffer:
-    """Brings results to a source; a failure that a machine may be to blame for waits until another training succeeds.
+    """Brings results to a source; a failure that a machine may be to blame for waits until one ends in another way.
 
     Where too many fail in a row, those that wait are never recorded: `resume` trains them again.
     """
