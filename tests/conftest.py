@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background ignores it, and all that it starts
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own 15 starves its workers beside other tests)
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
 

@@ -87,6 +87,18 @@ def test_every_child_is_measured_with_its_own_seed(run, executor):
         assert child.result.epochs == 3
 
 
+class Niceness:
+    """Tells its process's."""
+
+    def evaluate(self, architecture, seed, report):
+        return Measurement((os.nice(0) + 20) / 40, 1, 0.0)
+
+
+def test_children_have_the_priority_of_their_search(run, executor):
+    ledger = run(executor, Niceness(), children=1)
+    assert ledger.children[1].result.accuracy == (os.nice(0) + 20) / 40
+
+
 def test_a_failing_child_is_recorded_and_the_search_goes_on(run, executor):
     ledger = run(executor, Scripted("raises"), "executor.retries=0")
     assert ledger.children[2].result == Failure("ValueError: too wide")
