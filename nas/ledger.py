@@ -131,6 +131,8 @@ class Ledger:
             raise JournalError(f"the journal's format must be {FORMAT}, not {header.get('format')!r}")
         if missing := [name for name in ("baseline", "recipe", "space") if not isinstance(header.get(name), dict)]:
             raise JournalError(f"the journal is damaged: its first line lacks {', '.join(missing)}")
+        if not isinstance(header.get("contents"), dict | None):
+            raise JournalError("the journal is damaged: contents in its first line can't be used")
         recipe = Recipe.parse(header["recipe"], "journal")
         baseline = Architecture.from_dict(header["baseline"])
         ledger = cls(recipe, SearchSpace(header["space"]), baseline, header.get("contents"))
@@ -158,7 +160,7 @@ class Ledger:
     def _apply(self, event: Event) -> Child | None:
         kind = event["event"]
         if kind in ("suggested", "repeated"):
-            actions, told = tuple(event["actions"]), (event["log_prob"], event["policy_version"])
+            actions, told = tuple(event["actions"]), (float(event["log_prob"]), int(event["policy_version"]))
             architecture = self.space.decode(actions)
             again = kind == "suggested" and architecture.key() in self.by_key
             suggestion = Suggestion(actions, *told, random=event.get("random") is True, again=again)

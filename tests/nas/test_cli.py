@@ -448,6 +448,8 @@ def test_images_that_have_moved_are_named_anew(nas, refused, small_recipe):
         (r'"completed"', '"compleeted"', "an event 'compleeted' is unknown"),
         (r'"space": \{', '"space": [], "other": {', "its first line lacks space"),
         (r'"recipe":', '"receipt":', "its first line lacks recipe"),
+        (r'"contents": \{', '"contents": [], "other": {', "contents in its first line can't be used"),
+        (r'"log_prob": [-.0-9]+', '"log_prob": null', "the suggested event of trial 1 can't be used"),
         (r'"basis":', '"base":', "the verdict event lacks 'basis'"),
     ],
 )
