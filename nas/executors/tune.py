@@ -28,6 +28,7 @@ os.environ.update(  # Tune reads these when it is imported
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
+from joblib import cpu_count
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -138,8 +139,12 @@ class TuneExecutor:
                 shutil.rmtree(context.address_info["session_dir"], ignore_errors=True)
 
     def _local_cpus(self) -> int:
-        """CPU slots of the local Ray: more than this process may use only if the recipe asks for that many workers."""
-        return max(len(os.sched_getaffinity(0)), math.ceil((self.section.workers or 0) * self.section.cpus_per_child))
+        """CPU slots of the local Ray: more than this process may use only if the recipe asks for that many workers.
+
+        A container's share of the processor's time counts, too, though it sees all cores.
+        """
+        cores: int = cpu_count()
+        return max(cores, math.ceil((self.section.workers or 0) * self.section.cpus_per_child))
 
     def _fits(self) -> int:
         """Children at a time, of the Ray that runs.

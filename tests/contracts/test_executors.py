@@ -430,6 +430,8 @@ def test_a_worker_with_other_data_than_the_search_ends_it_but_what_is_being_trai
     assert study.ledger.children[3] in study.ledger.measured()
 
 
-def test_as_many_workers_as_are_asked_for_or_fit():
+def test_as_many_workers_as_are_asked_for_or_fit(monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # as in a container that may use one of the cores it sees
+    assert make_executor(Recipe.load("digits")).workers() == 1
     assert make_executor(Recipe.load("digits", ["executor.name=serial"])).workers() == 1
     assert make_executor(Recipe.load("digits", ["executor.workers=3"])).workers() == 3
