@@ -368,7 +368,8 @@ def _mapped(source: _Source, shape: tuple[int, int, int, int]) -> Pixels:
                     _pack(source, shape, pack)
         return _opened(pack)
     except OSError as error:
-        raise DataError(f"cache {pack.parent}: {error.strerror or error} ({needed:,} bytes needed)") from error
+        why = f"{error.strerror or error} ({needed:,} bytes needed)"
+        raise DataError(f"cache {pack.parent}: {why}; BASELINE_NAS_CACHE names another folder") from error
 
 
 def _opened(pack: Path) -> Pixels:
