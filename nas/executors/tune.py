@@ -24,8 +24,10 @@ os.environ.update(  # Tune reads these when it is imported
     TUNE_GLOBAL_CHECKPOINT_S="1000000000",
     TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
 )
-# Ray's own 15 leaves children a thirtieth of a core beside any other program, and they run out of time.
+# Of the local workers (benchmarks/workers.py). Ray's own niceness of 15 leaves children a thirtieth of a core beside
+# other programs, and they run out of time. Each child has a thread of its own; with an arena for each, memory piles up.
 os.environ.setdefault("RAY_worker_niceness", "0")
+os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 
 import ray
 from joblib import cpu_count

@@ -87,16 +87,20 @@ def test_every_child_is_measured_with_its_own_seed(run, executor):
         assert child.result.epochs == 3
 
 
-class Niceness:
-    """Tells its process's."""
+@dataclass(frozen=True)
+class Environment:
+    """Writes down what its process was started with."""
+
+    file: Path
 
     def evaluate(self, architecture, seed, report):
-        return Measurement((os.nice(0) + 20) / 40, 1, 0.0)
+        self.file.write_text(f"{os.nice(0)} {os.environ['MALLOC_ARENA_MAX']}")
+        return Measurement(0.5, 1, 0.0)
 
 
-def test_children_have_the_priority_of_their_search(run, executor):
-    ledger = run(executor, Niceness(), children=1)
-    assert ledger.children[1].result.accuracy == (os.nice(0) + 20) / 40
+def test_workers_have_the_priority_of_their_search_and_one_heap_for_all_their_children(run, tmp_path):
+    run("tune", Environment(tmp_path / "worker"), children=1)
+    assert (tmp_path / "worker").read_text() == f"{os.nice(0)} 1"
 
 
 def test_a_failing_child_is_recorded_and_the_search_goes_on(run, executor):
