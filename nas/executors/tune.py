@@ -32,6 +32,9 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "1")
 import ray
 from joblib import cpu_count
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -53,8 +56,20 @@ _GREETING, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 
 _ANSWER_SECONDS = 60
 """How long machines are waited for that may be unable to train; later, their children tell."""
 
-_DIED = "the worker died or couldn't load the evaluator, and so did every retry"
+_DIED = "the worker died, of too little memory perhaps, or couldn't load the evaluator, and so did every retry"
 """What is known of a training that reported nothing."""
+
+
+class _ActorManager(RayActorManager):
+    """Takes a worker that Ray ended for want of memory as one that died; Tune's own would end the whole search."""
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        """See `RayActorManager`."""
+        died = RayActorError(error_msg=str(exception)) if isinstance(exception, OutOfMemoryError) else exception
+        super()._actor_task_failed(tracked_actor_task, died)
+
+
+tune_controller.RayActorManager = _ActorManager  # type: ignore[attr-defined]
 
 
 class TuneExecutor:

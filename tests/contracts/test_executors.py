@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 import torch
+from ray._common.utils import get_system_memory
+from ray._private.utils import get_used_memory
 from ray.cluster_utils import Cluster
 
 import controllers
@@ -120,6 +123,32 @@ def test_a_dead_worker_and_one_whose_machine_lacks_the_data_are_tried_again(run,
     ledger = run("tune", Scripted("once", str(tmp_path)), "executor.retries=1")
     assert not ledger.failed()
     assert len(ledger.finished()) == CHILDREN
+
+
+@dataclass(frozen=True)
+class Hungry:
+    """Takes 6 GiB for itself at the first try."""
+
+    folder: Path
+
+    def evaluate(self, architecture, seed, report):
+        if not (self.folder / "begun").exists():
+            (self.folder / "begun").touch()
+            hoard = np.ones(6 * 2**27)
+            time.sleep(30)
+            (self.folder / "ended").write_text(f"{hoard[-1]}")
+        return Measurement(0.5, 1, 0.0)
+
+
+def test_a_child_whose_worker_ray_ends_for_want_of_memory_is_tried_again(run, tmp_path, monkeypatch):
+    used, there = get_used_memory(), get_system_memory()
+    if there - used < 2**33:
+        pytest.skip("needs 8 GiB of free memory")
+    monkeypatch.setenv("RAY_memory_usage_threshold", str((used + 2**32) / there))
+    ledger = run("tune", Hungry(tmp_path), "executor.workers=1", "executor.retries=5", children=2)
+    assert (tmp_path / "begun").exists()
+    assert not (tmp_path / "ended").exists()
+    assert [child.result.accuracy for child in (ledger.baseline, *ledger.finished())] == [0.5] * 3
 
 
 def test_a_child_whose_workers_all_die_is_a_failure(run, tmp_path):
