@@ -33,7 +33,7 @@ import ray
 from joblib import cpu_count
 from ray import tune
 from ray.air.execution._internal import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -61,12 +61,12 @@ _DIED = "the worker died, of too little memory perhaps, or couldn't load the eva
 
 
 class _ActorManager(RayActorManager):
-    """Takes a worker that Ray ended for want of memory as one that died; Tune's own would end the whole search."""
+    """Takes a worker that Ray ended, such as for want of memory, as one that died; Tune's own ends the whole search."""
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
         """See `RayActorManager`."""
-        died = RayActorError(error_msg=str(exception)) if isinstance(exception, OutOfMemoryError) else exception
-        super()._actor_task_failed(tracked_actor_task, died)
+        known = isinstance(exception, RayActorError | RayTaskError)
+        super()._actor_task_failed(tracked_actor_task, exception if known else RayActorError(error_msg=str(exception)))
 
 
 tune_controller.RayActorManager = _ActorManager  # type: ignore[attr-defined]
