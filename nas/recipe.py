@@ -221,7 +221,7 @@ class ExecutorSection(_Section):
         gpus_per_child: GPUs of a child, which trains on one at most; 0.5 puts two on one.
         time_limit: seconds after which a child is given up.
         retries: how often a child is started again after its worker died, or failed for a reason other than
-            divergence or time.
+            divergence or time. Where Ray ended it for want of memory beside other workers, that doesn't count.
     """
 
     name: Literal["tune", "serial"] = "tune"

@@ -33,7 +33,7 @@ import ray
 from joblib import cpu_count
 from ray import tune
 from ray.air.execution._internal import RayActorManager
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -61,12 +61,25 @@ _DIED = "the worker died, of too little memory perhaps, or couldn't load the eva
 
 
 class _ActorManager(RayActorManager):
-    """Takes a worker that Ray ended, such as for want of memory, as one that died; Tune's own ends the whole search."""
+    """Takes a worker that Ray ended, such as for want of memory, as one that died; Tune's own ends the whole search.
+
+    Beside other workers its child isn't to blame for the want: that counts as no try of its own.
+    """
+
+    def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
+        """See `RayActorManager`."""
+        super()._actor_start_failed(tracked_actor, self._as_death(exception))
 
     def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
         """See `RayActorManager`."""
-        known = isinstance(exception, RayActorError | RayTaskError)
-        super()._actor_task_failed(tracked_actor_task, exception if known else RayActorError(error_msg=str(exception)))
+        super()._actor_task_failed(tracked_actor_task, self._as_death(exception))
+
+    def _as_death(self, exception: Exception) -> Exception:
+        """What Tune knows as it is, anything else as the death of a worker."""
+        if isinstance(exception, RayActorError | RayTaskError):
+            return exception
+        crowded = isinstance(exception, OutOfMemoryError) and self.num_live_actors > 1
+        return RayActorError(error_msg=str(exception), preempted=crowded)
 
 
 tune_controller.RayActorManager = _ActorManager  # type: ignore[attr-defined]
