@@ -63,7 +63,7 @@ _DIED = "the worker died, of too little memory perhaps, or couldn't load the eva
 class _ActorManager(RayActorManager):
     """Takes a worker that Ray ended, such as for want of memory, as one that died; Tune's own ends the whole search.
 
-    Beside other workers its child isn't to blame for the want: that counts as no try of its own.
+    Beside other workers its child isn't to blame for the want. It counts as preempted, which uses up no retry.
     """
 
     def _actor_start_failed(self, tracked_actor: Any, exception: Exception) -> None:
@@ -82,6 +82,7 @@ class _ActorManager(RayActorManager):
         return RayActorError(error_msg=str(exception), preempted=crowded)
 
 
+# Tune takes the class from here and has no parameter for it.
 tune_controller.RayActorManager = _ActorManager  # type: ignore[attr-defined]
 
 
