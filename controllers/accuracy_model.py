@@ -16,7 +16,7 @@ of the function's variance and of the noise variance; rows and observations are 
 _STEPS = 25
 """Most iterations of the quasi-Newton maximisation."""
 
-_LEARN_ROWS = 400
+_LEARN_ROWS = 600
 """Hyperparameters are learned from this many rows at most, for a step costs their third power."""
 
 _HEADROOM, _LEAST_DISTANCE = 3.0, 0.1
@@ -222,7 +222,7 @@ class AccuracyModel:
     def _learned(self) -> np.ndarray:
         """Learn the hyperparameters from one observation of each network, so that noise includes what is its own."""
         first = np.sort(np.unique(self._x, axis=0, return_index=True)[1])
-        rows = first[:: -(-len(first) // _LEARN_ROWS)]
+        rows = first[np.linspace(0, len(first) - 1, min(len(first), _LEARN_ROWS)).astype(int)]
         x, y = self._x[rows], self._y[rows]
         groups = int(self._kinds.max()) + 1
         apart = np.stack([_distances(x[:, self._kinds == i], x[:, self._kinds == i]) for i in range(groups)])

@@ -29,7 +29,7 @@ _REFIT = 1.15
 _FITS = 5
 """Fits in a row at most, each without the trainings that broke down by the one before."""
 
-_MOST_ROWS, _BEST_ROWS = 500, 350
+_MOST_ROWS, _BEST_ROWS = 1000, 700
 """A new fit takes so many outcomes at most: those of the best estimated rewards, and others evenly from the rest."""
 
 _SHARPNESS = 10.0
