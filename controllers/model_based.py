@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.spatial.distance import cdist
 from controllers.accuracy_model import AccuracyModel
 from controllers.base import Outcome, Problem, Suggestion, option
 from controllers.ppo import PPO, PPOOptions
-from controllers.reward_model import LEAST, RewardModel
+from controllers.reward_model import CACHED, LEAST, RewardModel
 from controllers.threads import single_threaded
 from search_space import Architecture
 from search_space.space import Actions
@@ -91,6 +92,7 @@ class ModelBased(PPO):
         self._asked, self._due = 0, 0.0
         self._pending: dict[str, Actions] = {}
         self._known: set[str] = set()
+        self._key = lru_cache(CACHED)(lambda actions: problem.space.decode(actions).key())
         self._rollouts, _ = self._sample()
 
     def _suggest(self) -> Suggestion:
@@ -258,9 +260,6 @@ class ModelBased(PPO):
         """Whether the network has an outcome, or is under way."""
         key = self._key(actions)
         return key in self._known or key in self._pending
-
-    def _key(self, actions: Actions) -> str:
-        return self.space.decode(actions).key()
 
     def state_dict(self) -> dict[str, Any]:
         """See `Controller.state_dict`."""

@@ -39,8 +39,8 @@ _LEAST_DEVIATION, _FAR = 1e-9, -30.0
 """Least deviation of a reward; and the standardised distance to the best below which the improvement is taken from its
 asymptote."""
 
-_CACHED = 20_000
-"""Networks whose features and costs are kept."""
+CACHED = 20_000
+"""Networks whose features, costs and keys are kept."""
 
 
 class RewardModel:
@@ -221,7 +221,7 @@ class RewardModel:
 
     def _look_up(self, actions: Sequence[Actions]) -> list[tuple[np.ndarray, float]]:
         """Features and counted cost of each network."""
-        if len(self._cache) > _CACHED:
+        if len(self._cache) > CACHED:
             self._cache = {}
         new = [row for row in dict.fromkeys(actions) if row not in self._cache]
         if new:
