@@ -97,15 +97,10 @@ class ModelBased(PPO):
 
     def _suggest(self) -> Suggestion:
         self._asked += 1
-        warmed_up, due = self._warmed_up, self._due
+        warmed_up, again = self._warmed_up, False
         model = self._trusted_model() if warmed_up else None
-        doubtful = None if model is None else self._doubtful(model)
-        if doubtful is not None:
-            actions = doubtful
-        elif model is not None:
-            actions = self._propose(model)
-            if self._is_known(actions):
-                self._due = due  # the space is exhausted, and nothing is trained by which another training falls due
+        if model is not None:
+            actions, again = self._choose(model)
         elif not warmed_up:
             actions = self.space.sample_actions(self.rng)
         elif self.reward_model.accuracy_model() is None:
@@ -117,7 +112,7 @@ class ModelBased(PPO):
         self._pending[self._key(actions)] = actions
         with single_threaded(), torch.no_grad():
             log_prob = min(0.0, float(self._log_prob([actions])))
-        return Suggestion(actions, log_prob, self._version, random=not warmed_up, again=doubtful is not None)
+        return Suggestion(actions, log_prob, self._version, random=not warmed_up, again=again)
 
     def replace(self, asked: Suggestion, made: Suggestion) -> None:
         """See `Controller.replace`."""
@@ -185,27 +180,42 @@ class ModelBased(PPO):
         exploration = self.options.exploration * (1 + len(self._pending)) ** _WIDENING
         return self.reward_model.log_expected_improvement(model, actions, best, exploration)
 
-    def _doubtful(self, model: AccuracyModel) -> Actions | None:
-        """The leader to train again, if one is due: that of the highest estimated reward plus one standard error.
+    def _choose(self, model: AccuracyModel) -> tuple[Actions, bool]:
+        """The network that is most worth a training, and whether that is another one of a leader.
 
-        None while that one is under way: the next is worth its training only once this one's outcome is known.
+        A leader is trained again when that is due, and whenever all candidates are known: others are far worse.
+        """
+        due, leader = self._due, self._doubtful(model)
+        if leader is not None and self._due >= 1:
+            self._due -= 1
+            return leader, True
+        candidate = self._propose(model)
+        if candidate is not None:
+            return candidate, False
+        unlike = self._unlike()
+        if self._is_known(unlike):
+            self._due = due  # the space is exhausted, and nothing is trained by which another training falls due
+        elif leader is not None:
+            return leader, True
+        return unlike, False
+
+    def _doubtful(self, model: AccuracyModel) -> Actions | None:
+        """The leader to train again, once that is due: that of the highest estimated reward plus one standard error.
+
+        None while that one is under way, for the next is worth its training only once this one's outcome is known, and
+        where other trainings tell nothing.
         """
         observed, accuracies, errors, own = self.reward_model.estimates(model)
-        if len(observed) < min(_AGAIN_AFTER, self.space.size):
-            return None
         share = min(own, 1 - own)
-        self._due = min(self._due, 1 + share * len(self._pending)) + share  # no more than falls due while these are
-        if self._due < 1:
+        if not share or len(observed) < min(_AGAIN_AFTER, self.space.size):
             return None
+        self._due = min(self._due, 1 + share * len(self._pending)) + share  # no more than falls due while these are
         hopes = dict(zip(observed, self.reward_model.rewards(accuracies + errors, observed).tolist(), strict=True))
         hoped = max(self.reward_model.leaders(model, _LEADERS), key=hopes.__getitem__)
-        if self._key(hoped) in self._pending:
-            return None
-        self._due -= 1
-        return hoped
+        return None if self._key(hoped) in self._pending else hoped
 
-    def _propose(self, model: AccuracyModel) -> Actions:
-        """The best candidate that isn't known yet; where all are, a network far from them."""
+    def _propose(self, model: AccuracyModel) -> Actions | None:
+        """The best candidate that isn't known yet; None where all are."""
         leaders = self.reward_model.leaders(model, _LEADERS)
         best = self._best(model, leaders)
         scores: dict[Actions, float] = {}
@@ -222,10 +232,8 @@ class ModelBased(PPO):
             fresh = [row for row in top if row not in climbed]
             climbed.update(fresh)
             score([neighbour for row in fresh for neighbour in self._neighbours(row)])
-        for row in sorted(scores, key=scores.__getitem__, reverse=True):
-            if not self._is_known(row):
-                return row
-        return self._unlike()
+        ranked = sorted(scores, key=scores.__getitem__, reverse=True)
+        return next((row for row in ranked if not self._is_known(row)), None)
 
     def _unlike(self) -> Actions:
         """The random new network that is least like any observed or under way, of a few (maximin distance)."""
@@ -276,7 +284,7 @@ class ModelBased(PPO):
         """See `Controller.load_state_dict`."""
         super().load_state_dict(state)
         self._asked, self._due = state["asked"], state["due"]
-        self._pending = {self._key(actions): tuple(actions) for actions in state["pending"]}
+        self._pending = {self._key(actions): actions for actions in map(tuple, state["pending"])}
         self._known = set(state["known"])
         self._rollouts = [tuple(actions) for actions in state["rollouts"]]
         self.reward_model.load_state_dict(state["reward_model"])

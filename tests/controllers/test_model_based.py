@@ -111,6 +111,14 @@ def test_where_trainings_agree_leaders_are_soon_trained_again_no_more(build, spa
     assert not any(again[100:])
 
 
+def test_where_all_candidates_are_known_a_leader_is_trained_again_and_no_far_worse_network(build, space):
+    asked = search(space, build(), 150)
+    last = [true_reward(space, space.decode(suggestion.actions)) for suggestion in asked[100:]]
+    random = [true_reward(space, space.sample(np.random.default_rng(seed))) for seed in range(500)]
+    assert min(last) > np.quantile(random, 0.5)
+    assert sum(suggestion.again for suggestion in asked[125:]) > sum(suggestion.again for suggestion in asked[25:50])
+
+
 def test_outcomes_of_another_search_stand_in_for_the_random_children(build, space):
     told = search(space, build(), 40)
     controller = build()
