@@ -181,7 +181,7 @@ class ModelBased(PPO):
         return self.reward_model.log_expected_improvement(model, actions, best, exploration)
 
     def _choose(self, model: AccuracyModel) -> tuple[Actions, bool]:
-        """The network that is most worth a training, and whether that is another one of a leader.
+        """Actions of the network that is most worth a training, and whether that is another training of a leader.
 
         A leader is trained again when that is due, and whenever all candidates are known: others are far worse.
         """
@@ -202,8 +202,9 @@ class ModelBased(PPO):
     def _doubtful(self, model: AccuracyModel) -> Actions | None:
         """The leader to train again, once that is due: that of the highest estimated reward plus one standard error.
 
-        None while that one is under way, for the next is worth its training only once this one's outcome is known, and
-        where other trainings tell nothing.
+        Each call adds to `_due` the share of a training that falls due with a suggestion. None while that leader is
+        under way, for the next is worth its training only once this one's outcome is known, and where other trainings
+        tell nothing.
         """
         observed, accuracies, errors, own = self.reward_model.estimates(model)
         share = min(own, 1 - own)
