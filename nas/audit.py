@@ -152,11 +152,11 @@ def audit(
     data = ProxyEvaluator.of(recipe).images(baseline)
     journal_bytes = _journal_bytes(recipe)
     chosen = [baseline, *spread_out(recipe.load_space(), baseline, networks - 1, recipe.seed)]
+    at_a_time = make_executor(settings["proxy"][0], ray_address).workers()
     folder = out or RESULTS / f"{recipe.name}-audit"
     make_folder(folder, PROXY, "audit")
     for name, (setting, _) in settings.items():
         check_journal(folder / f"{name}.jsonl", setting)
-    at_a_time = make_executor(settings["proxy"][0], ray_address).workers()
     results: list[list[Measurement | Failure]] = [[] for _ in chosen]
     for name, (setting, repeats) in settings.items():
         trials = repeated(list(enumerate(chosen)), repeats, recipe.seed)

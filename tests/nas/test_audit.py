@@ -88,6 +88,7 @@ def test_the_same_command_again_trains_nothing(nas, small_recipe):
         (["-o", "."], "-o .: exists and holds no audit"),
         (["--set", "proxy.epoch=3"], "did you mean epochs?"),
         (["--set", "objective.target=5G"], "objective.target: 5G is outside what"),
+        (["--ray-address", "auto"], "--ray-address: this recipe trains in one process"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(refused, small_recipe, words, part):
