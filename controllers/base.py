@@ -149,10 +149,15 @@ class Memory:
 
     def top(self, k: int) -> list[tuple[int, ...]]:
         """Actions of the `k` networks with the best mean reward, best first; the first seen wins a tie."""
-        ranked = sorted(
-            self._seen.values(), key=lambda entry: -sum(map(self._problem.reward, entry[1])) / len(entry[1])
-        )
-        return [actions for actions, _ in ranked[:k]]
+        return [actions for actions, _ in self.ranked()[:k]]
+
+    def ranked(self) -> list[tuple[tuple[int, ...], float]]:
+        """Actions and mean reward of every network, in the order of `top`."""
+        means = [
+            (actions, sum(map(self._problem.reward, observations)) / len(observations))
+            for actions, observations in self._seen.values()
+        ]
+        return sorted(means, key=lambda entry: -entry[1])
 
     def state(self) -> list[tuple[list[int], list[Observation]]]:
         """The content in plain lists."""

@@ -212,15 +212,19 @@ class PolicyController(Controller[PolicyOptionsT]):
     def leaders(self, k: int) -> list[Architecture]:
         """See `Controller.leaders`: the best 2% observed as the policy likes them, then the others by mean reward.
 
-        The more children, the luckier the best of them, while the policy has averaged over all of their noise.
+        The more children, the luckier the best of them, while the policy has averaged over all of their noise. No luck
+        is as large as the standard deviation of all rewards, so what lies farther below the best isn't shortlisted:
+        under a steep objective few of the best 2% may meet T.
         """
-        shortlisted = max(1, len(self.memory) // _SHORTLIST)
-        ranked = self.memory.top(max(k, shortlisted))
+        ranked = self.memory.ranked()
         if not ranked:
             return []
+        networks, rewards = [actions for actions, _ in ranked], np.array([reward for _, reward in ranked])
+        near = int((rewards >= rewards[0] - rewards.std()).sum())
+        shortlisted = min(near, max(1, len(ranked) // _SHORTLIST))
         with single_threaded(), torch.no_grad():
-            liked = self._log_prob(ranked[:shortlisted]).argsort(descending=True, stable=True)
-        ordered = [*(ranked[i] for i in liked.tolist()), *ranked[shortlisted:]]
+            liked = self._log_prob(networks[:shortlisted]).argsort(descending=True, stable=True)
+        ordered = [*(networks[i] for i in liked.tolist()), *networks[shortlisted:]]
         return [self.space.decode(actions) for actions in ordered[:k]]
 
     def _descend(self, loss: Tensor, batch: Batch, now: Evaluation) -> dict[str, float]:

@@ -187,7 +187,7 @@ def _rank(ledger: Ledger) -> str:
     how = "best as estimated from all children"
     if ledger.retrained:
         how = "chosen by retraining"
-    elif ledger.objective.adapts:
+    elif ledger.objective.adapts and ledger.objective.meets_target(ledger.winner.cost):
         how = "the best at the target as estimated from all children"
     return f": {_ordinal(ranked.index(ledger.winner) + 1)} as measured, {how}"
 
@@ -233,11 +233,14 @@ def target_words(ledger: Ledger) -> str:
     )
     if section.name == "auto":
         words += _cheaper(ledger, ledger.winner)
-    if not BAND[0] <= objective.ratio(ledger.winner.cost) <= BAND[1]:
+    ratio = objective.ratio(ledger.winner.cost)
+    if not BAND[0] <= ratio <= BAND[1]:
         if section.name == "auto":
             words += "; the controller knows none that meets it: train more children, or set another T"
         elif ledger.recipe.target_cancels:
             words += "; with a single exponent T has no effect on the ranking: --set objective.name=auto hits it"
+        elif section.name == "absolute" or ratio > 1:
+            words += "; --set objective.name=auto hits it"
     return words
 
 

@@ -167,6 +167,17 @@ def test_the_recommendation_is_the_policys_choice_among_the_best_observed(name, 
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+def test_the_only_network_that_meets_the_target_is_recommended_though_the_policy_likes_it_least(name, space):
+    """As `auto` ranks at its end: 1 and the accuracy where T is met, less elsewhere."""
+    controller, rng = build(name, space), np.random.default_rng(0)
+    observed = sorted({space.sample_actions(rng) for _ in range(300)})
+    disliked = int(controller.policy.evaluate(torch.tensor(observed)).log_prob.sum(1).argmin())
+    rewards = [1.6 if i == disliked else rng.uniform(0.1, 0.7) for i in range(len(observed))]
+    controller.tell([Outcome(Suggestion(actions), reward) for actions, reward in zip(observed, rewards, strict=True)])
+    assert controller.recommend() == space.decode(observed[disliked])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
 def test_what_is_imitated_becomes_likelier(name, space):
     """With neither advantage nor other terms, nothing but imitation moves the policy."""
     controller = build(name, space, ent_coef=0.0, vf_coef=0.0, imitation_size=1)

@@ -434,6 +434,26 @@ def test_a_choice_for_the_target_tells_what_is_better_off_it(searched):
     assert "off the target" not in console.target_words(ledger)
 
 
+def test_only_a_choice_that_meets_the_target_is_called_the_best_at_it(searched):
+    ledger = searched(range(40), 40, "objective.name=auto", "objective.target=400M")
+    judge(ledger, Verdict(40, "warm-up", 0.01, 0.005, 0.02))
+    told = set()
+    for child in ledger.best()[1:]:
+        ledger.recommended = child
+        told.add(meets := 380e6 <= child.cost <= 404e6)
+        assert ("the best at the target" in console.verdict(ledger)) == meets
+    assert told == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("objective", "dearest", "told"), [("absolute", 0, 1), ("absolute", 1, 1), ("hard", 0, 0), ("hard", 1, 1)]
+)
+def test_where_another_objective_misses_the_target_auto_is_named(searched, objective, dearest, told):
+    ledger = searched(range(40), 40, f"objective.name={objective}", "objective.target=400M")
+    ledger.recommended = sorted(ledger.best(), key=lambda child: child.cost)[-dearest]
+    assert ("--set objective.name=auto hits it" in console.target_words(ledger)) == told
+
+
 def test_it_is_judged_by_the_digits_that_are_shown():
     assert Verdict(14, "warm-up", 0.0003, 0.00004, 0.0023).beats is None
     assert Verdict(14, "warm-up", 0.0003, 0.00006, 0.0023).beats is True
