@@ -148,11 +148,11 @@ class Memory:
         self._seen.setdefault(key, (actions, []))[1].append(outcome.observation)
 
     def top(self, k: int) -> list[tuple[int, ...]]:
-        """Actions of the `k` networks with the best mean reward, best first; the first seen wins a tie."""
+        """Actions of the first `k` networks of `ranked`."""
         return [actions for actions, _ in self.ranked()[:k]]
 
     def ranked(self) -> list[tuple[tuple[int, ...], float]]:
-        """Actions and mean reward of every network, in the order of `top`."""
+        """Actions and mean reward of every network, best first; the first seen wins a tie."""
         means = [
             (actions, sum(map(self._problem.reward, observations)) / len(observations))
             for actions, observations in self._seen.values()

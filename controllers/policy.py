@@ -25,7 +25,7 @@ from search_space.space import Actions
 _INIT_RANGE = 0.1
 
 _SHORTLIST = 50
-"""One network in so many is shortlisted for recommendation."""
+"""One network in so many is shortlisted for recommendation at most."""
 
 _State = tuple[Tensor, Tensor]
 """The LSTM's hidden and cell state, each batch x hidden."""
@@ -212,9 +212,9 @@ class PolicyController(Controller[PolicyOptionsT]):
     def leaders(self, k: int) -> list[Architecture]:
         """See `Controller.leaders`: the best 2% observed as the policy likes them, then the others by mean reward.
 
-        The more children, the luckier the best of them, while the policy has averaged over all of their noise. No luck
-        is as large as the standard deviation of all rewards, so what lies farther below the best isn't shortlisted:
-        under a steep objective few of the best 2% may meet T.
+        The more children, the luckier the best of them, while the policy has averaged over all of their noise. What
+        lies farther below the best than the standard deviation of all rewards is worse, not unluckier: under a steep
+        objective few of the best 2% may meet T.
         """
         ranked = self.memory.ranked()
         if not ranked:

@@ -235,12 +235,13 @@ def target_words(ledger: Ledger) -> str:
         words += _cheaper(ledger, ledger.winner)
     ratio = objective.ratio(ledger.winner.cost)
     if not BAND[0] <= ratio <= BAND[1]:
+        hint = "--set objective.name=auto hits it"
         if section.name == "auto":
             words += "; the controller knows none that meets it: train more children, or set another T"
         elif ledger.recipe.target_cancels:
-            words += "; with a single exponent T has no effect on the ranking: --set objective.name=auto hits it"
+            words += f"; with a single exponent T has no effect on the ranking: {hint}"
         elif section.name == "absolute" or ratio > 1:
-            words += "; --set objective.name=auto hits it"
+            words += f"; {hint}"
     return words
 
 
